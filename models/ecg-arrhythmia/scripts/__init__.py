@@ -1,0 +1,1 @@
+"""Classical ECG analysis: beats, intervals and rhythm criteria. numpy, scipy and the MONAI workflow interface only."""

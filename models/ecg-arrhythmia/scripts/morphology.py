@@ -1,0 +1,141 @@
+"""Shapes: which beats look like the patient's own usual beat, how wide each is, and the median of the usual ones.
+
+A usual beat is the medoid of the largest cluster of QRS shapes; where two clusters are nearly as large (bigeminy),
+the one that is not early and not wider.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from .beats import Beats, Samples
+from .signals import Array, Recording, low_pass
+
+SHAPE_HZ = 40.0
+BEFORE_S = 0.14
+AFTER_S = 0.20
+SHIFT_S = 0.06
+SAME_SHAPE = 0.85  # correlation
+USUAL_SHAPE = 0.90
+MOST_COMPARED = 80
+SECOND_CLUSTER = 0.5
+WIDTH_LEVEL = 0.2  # of the complex's steepest place
+
+
+@dataclass(frozen=True)
+class Shapes:
+    """One entry per beat: sample after alignment, correlation with and distance from the usual beat, width.
+
+    `distance`: root mean square of the difference over that of the usual beat. `width_s`: see `_widths`.
+    `usual`: whether the beat has the usual shape. `usual_width_s`: median width of those.
+    """
+
+    samples: Samples
+    correlation: Array
+    distance: Array
+    width_s: Array
+    usual: NDArray[np.bool_]
+    usual_width_s: float
+
+
+def compare(recording: Recording, beats: Beats) -> Shapes:
+    """Compare every beat with the usual one; needs at least one beat."""
+    hz = recording.sampling_hz
+    smooth = low_pass(recording.millivolts, hz, SHAPE_HZ)
+    weighted = smooth * np.sqrt(beats.weights)[:, None] / _scale(smooth, beats.samples, hz)[:, None]
+    speed = ndimage.uniform_filter1d(np.sqrt((np.gradient(weighted, axis=1) ** 2).sum(axis=0)), int(0.02 * hz) | 1)
+    widths = _widths(speed, beats.samples, hz)
+    pieces = _pieces(weighted, beats.samples, hz)
+    medoid = _medoid(pieces, widths, beats.samples)
+    samples, correlation = beats.samples, np.ones(len(beats.samples))
+    template = pieces[medoid]
+    for _ in range(2):
+        samples, pieces, correlation = _align(weighted, beats.samples, template, hz)
+        usual = correlation >= USUAL_SHAPE
+        if usual.any():
+            template = np.median(pieces[usual], axis=0)
+    size = max(float(np.sqrt((template**2).mean())), 1e-9)
+    distance = np.sqrt(((pieces - template) ** 2).mean(axis=(1, 2))) / size
+    usual_width_s = float(np.median(widths[usual])) if usual.any() else float(np.median(widths))
+    return Shapes(samples, correlation, distance, widths, usual, usual_width_s)
+
+
+def _scale(smooth: Array, samples: Samples, hz: float) -> Array:
+    """Typical peak-to-peak height of the QRS complex, per lead."""
+    reach = int(0.06 * hz)
+    inside = samples[(samples >= reach) & (samples < smooth.shape[1] - reach)]
+    if not len(inside):
+        return np.ones(smooth.shape[0])
+    window = inside[:, None] + np.arange(-reach, reach)
+    return np.maximum(np.median(np.ptp(smooth[:, window], axis=2), axis=1), 0.05)
+
+
+def _pieces(weighted: Array, samples: Samples, hz: float, shift: int = 0) -> Array:
+    """(beats, leads, samples) around each beat, the level of each piece taken out; the edge sample repeats."""
+    span = np.arange(-int(BEFORE_S * hz), int(AFTER_S * hz)) + shift
+    at = np.clip(samples[:, None] + span, 0, weighted.shape[1] - 1)
+    pieces = weighted[:, at].transpose(1, 0, 2)
+    return np.asarray(pieces - np.median(pieces, axis=2, keepdims=True))
+
+
+def _correlate(pieces: Array, template: Array) -> Array:
+    flat, other = pieces.reshape(len(pieces), -1), template.ravel()
+    norm = np.linalg.norm(flat, axis=1) * np.linalg.norm(other)
+    return np.asarray(flat @ other / np.maximum(norm, 1e-9))
+
+
+def _align(weighted: Array, samples: Samples, template: Array, hz: float) -> tuple[Samples, Array, Array]:
+    """Each beat moved by up to 60 ms to where it resembles the template most."""
+    reach = int(SHIFT_S * hz)
+    shifts = np.arange(-reach, reach + 1)
+    scores = np.stack([_correlate(_pieces(weighted, samples, hz, int(shift)), template) for shift in shifts])
+    best = scores.argmax(axis=0)
+    moved = np.clip(samples + shifts[best], 0, weighted.shape[1] - 1)
+    return moved, _pieces(weighted, moved, hz), scores.max(axis=0)
+
+
+def _medoid(pieces: Array, widths: Array, samples: Samples) -> int:
+    """Index of the beat that stands for the patient's usual beat."""
+    chosen = np.unique(np.linspace(0, len(pieces) - 1, min(len(pieces), MOST_COMPARED)).astype(int))
+    flat = pieces[chosen].reshape(len(chosen), -1)
+    flat = flat / np.maximum(np.linalg.norm(flat, axis=1, keepdims=True), 1e-9)
+    alike = flat @ flat.T
+    best = _largest(alike, np.arange(len(chosen)))
+    members = alike[best] >= SAME_SHAPE
+    others = np.flatnonzero(~members)
+    if len(others) >= 3:
+        rival = _largest(alike, others)
+        of_rival = (alike[rival] >= SAME_SHAPE) & ~members
+        early = np.diff(samples, prepend=samples[0])[chosen]
+        if (
+            of_rival.sum() >= max(3, SECOND_CLUSTER * members.sum())
+            and np.median(widths[chosen][members]) > np.median(widths[chosen][of_rival])
+            and np.median(early[members]) < np.median(early[of_rival])
+        ):
+            best = rival
+    return int(chosen[best])
+
+
+def _largest(alike: Array, among: NDArray[np.intp]) -> int:
+    """The beat with the most beats of its shape; among equals, the most alike on average."""
+    near = alike[among][:, among]
+    return int(among[np.argmax((near >= SAME_SHAPE).sum(axis=1) + near.mean(axis=1) / 2)])
+
+
+def _widths(speed: Array, samples: Samples, hz: float) -> Array:
+    """Seconds around each beat for which all leads together move faster than a fifth of their fastest."""
+    before, after = int(BEFORE_S * hz), int(AFTER_S * hz)
+    core = int(0.08 * hz)
+    widths = np.empty(len(samples))
+    for index, sample in enumerate(samples):
+        start = max(0, int(sample) - before)
+        piece = speed[start : int(sample) + after]
+        middle = int(sample) - start
+        peak = float(piece[max(0, middle - core) : middle + core].max())
+        fast = np.flatnonzero(piece >= WIDTH_LEVEL * peak)
+        widths[index] = (fast[-1] - fast[0] + 1) / hz
+    return widths

@@ -1,0 +1,318 @@
+"""Cases in `node.db`: what was decided, what waits to be whole, what runs, what came out. One connection, one lock.
+
+Each change and its audit row are one transaction.
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from pacsnode import audit
+from pacsnode.database import connect, transaction, utc_us
+from pacsnode.handover import Candidate, Case, Clause, Decision, ResultKind, ResultObject, RuleVerdict
+
+
+@dataclass(frozen=True)
+class Pending:
+    """A candidate that waits to be whole."""
+
+    id: int
+    candidate: Candidate
+    rules_hash: str
+    last_received_boot_us: int
+    boot_id: str
+
+
+@dataclass(frozen=True)
+class CaseRecord:
+    """A case with its state."""
+
+    case: Case
+    send_to: tuple[str, ...]
+    priority: int
+    state: str
+    reason: str
+    whole_because: str
+    attempt: int
+    timings: dict[str, float]
+    finished_utc_us: int | None
+
+
+@dataclass(frozen=True)
+class ResultRecord:
+    """One archived result; `path` is below `files/`."""
+
+    sop_instance_uid: str
+    case_key: str
+    kind: ResultKind
+    sop_class_uid: str
+    series_instance_uid: str
+    path: str
+
+
+class Cases:
+    """Reads and writes the case tables; may be used by several threads."""
+
+    def __init__(self, node_db: Path) -> None:
+        self._connection = connect(node_db, "FULL")
+        self._lock = threading.RLock()
+
+    def close(self) -> None:
+        """Give the connection back."""
+        self._connection.close()
+
+    @contextmanager
+    def transaction(self) -> Iterator[sqlite3.Connection]:
+        """A transaction that others (the outbox) may join; calls of this object inside it belong to it."""
+        with self._lock:
+            if self._connection.in_transaction:
+                yield self._connection
+            else:
+                with transaction(self._connection):
+                    yield self._connection
+
+    def _rows(self, sql: str, parameters: Sequence[Any] = ()) -> list[sqlite3.Row]:
+        with self._lock:
+            return self._connection.execute(sql, parameters).fetchall()
+
+    # --- decisions and candidates
+
+    def watermark(self) -> int:
+        """Up to which revision of the index studies were decided."""
+        return int(self._rows("SELECT revision FROM watermark")[0][0])
+
+    def record_decision(self, decision: Decision, pending: Sequence[tuple[Candidate, int, str]]) -> None:
+        """Replace what was decided for the study; `pending`: candidates with boot time and boot of their last image."""
+        uid = decision.study_instance_uid
+        with self.transaction() as connection:
+            connection.execute(
+                "INSERT OR REPLACE INTO decisions VALUES (?, ?, ?, ?, ?)",
+                (uid, decision.revision, decision.rules_hash, utc_us(), _json([asdict(v) for v in decision.verdicts])),
+            )
+            connection.execute("DELETE FROM candidates WHERE study_instance_uid = ?", (uid,))
+            connection.executemany(
+                "INSERT INTO candidates (study_instance_uid, candidate, rules_hash, last_received_boot_us, boot_id) "
+                "VALUES (?, ?, ?, ?, ?)",
+                [(uid, _json(asdict(c)), decision.rules_hash, at, boot) for c, at, boot in pending],
+            )
+            connection.execute("UPDATE watermark SET revision = max(revision, ?)", (decision.revision,))
+            audit.record(
+                connection,
+                "decided",
+                study=uid,
+                rules_hash=decision.rules_hash,
+                services=[c.service for c in decision.candidates],
+            )
+
+    def verdicts(self, study_instance_uid: str) -> tuple[str, tuple[RuleVerdict, ...]] | None:
+        """The rules' hash and what each rule said to the study last; None before the first decision."""
+        rows = self._rows("SELECT * FROM decisions WHERE study_instance_uid = ?", (study_instance_uid,))
+        if not rows:
+            return None
+        return rows[0]["rules_hash"], tuple(_verdict(v) for v in json.loads(rows[0]["verdicts"]))
+
+    def pending(self, study_instance_uid: str = "") -> list[Pending]:
+        """Candidates that wait to be whole, of one study or of all."""
+        return [
+            Pending(r["id"], _candidate(r["candidate"]), r["rules_hash"], r["last_received_boot_us"], r["boot_id"])
+            for r in self._rows(
+                "SELECT * FROM candidates WHERE ? IN ('', study_instance_uid) ORDER BY id", (study_instance_uid,)
+            )
+        ]
+
+    # --- cases
+
+    def open(self, pending: Pending, case: Case, because: str) -> None:
+        """A candidate has become whole: it is a case now, waiting for its turn."""
+        candidate = pending.candidate
+        with self.transaction() as connection:
+            connection.execute(
+                "INSERT OR IGNORE INTO cases (key, study_instance_uid, service, rules, rules_hash, instances, results, "
+                "send_to, priority, state, whole_because, supersedes, started_utc_us) "
+                "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, 'waiting', ?, ?, ?)",
+                (
+                    case.key,
+                    case.study_instance_uid,
+                    case.service,
+                    _json(case.rules),
+                    case.rules_hash,
+                    _json(case.instances),
+                    _json(case.results),
+                    _json(candidate.send_to),
+                    candidate.priority,
+                    because,
+                    case.supersedes,
+                    case.started_utc_us,
+                ),
+            )
+            connection.execute("DELETE FROM candidates WHERE id = ?", (pending.id,))
+            audit.record(connection, "case opened", study=case.study_instance_uid, case=case.key, service=case.service)
+
+    def unite(self, key: str, candidate: Candidate) -> tuple[str, ...]:
+        """Another decision led to a case that exists: its destinations are united. Returns the new ones."""
+        with self.transaction() as connection:
+            held = self.get(key)
+            assert held is not None
+            new = tuple(d for d in candidate.send_to if d not in held.send_to)
+            rules = held.case.rules + tuple(r for r in candidate.rules if r not in held.case.rules)
+            if new or rules != held.case.rules:
+                connection.execute(
+                    "UPDATE cases SET send_to = ?, rules = ? WHERE key = ?",
+                    (_json(held.send_to + new), _json(rules), key),
+                )
+            return new
+
+    def take(self, running_limit: int) -> list[CaseRecord]:
+        """Mark the most urgent waiting cases as running, up to `running_limit` in all, and return them."""
+        with self.transaction() as connection:
+            running = connection.execute("SELECT count(*) FROM cases WHERE state = 'running'").fetchone()[0]
+            rows = connection.execute(
+                "SELECT * FROM cases WHERE state = 'waiting' ORDER BY priority, started_utc_us LIMIT ?",
+                (max(0, running_limit - running),),
+            ).fetchall()
+            connection.executemany("UPDATE cases SET state = 'running' WHERE key = ?", [(r["key"],) for r in rows])
+        return [_record(r) for r in rows]
+
+    def running(self) -> list[CaseRecord]:
+        """Cases that some process took and did not end."""
+        return [_record(r) for r in self._rows("SELECT * FROM cases WHERE state = 'running'")]
+
+    def waiting_count(self) -> int:
+        """How many cases wait for their turn."""
+        return int(self._rows("SELECT count(*) FROM cases WHERE state = 'waiting'")[0][0])
+
+    def get(self, key: str) -> CaseRecord | None:
+        """One case."""
+        rows = self._rows("SELECT * FROM cases WHERE key = ?", (key,))
+        return _record(rows[0]) if rows else None
+
+    def of_study(self, study_instance_uid: str) -> list[CaseRecord]:
+        """All cases of a study, oldest first."""
+        rows = self._rows(
+            "SELECT * FROM cases WHERE study_instance_uid = ? ORDER BY started_utc_us", (study_instance_uid,)
+        )
+        return [_record(r) for r in rows]
+
+    def listing(self, state: str, limit: int) -> list[CaseRecord]:
+        """The newest cases, of one state or of all ("")."""
+        rows = self._rows(
+            "SELECT * FROM cases WHERE ? IN ('', state) ORDER BY started_utc_us DESC LIMIT ?", (state, limit)
+        )
+        return [_record(r) for r in rows]
+
+    def note_timing(self, key: str, timings: dict[str, float]) -> None:
+        """Add seconds by step to a case."""
+        with self.transaction() as connection:
+            connection.execute(
+                "UPDATE cases SET timings = json_patch(timings, ?) WHERE key = ?", (json.dumps(timings), key)
+            )
+
+    def park(self, key: str, reason: str) -> None:
+        """The case cannot go on; an operator reads the reason."""
+        with self.transaction() as connection:
+            connection.execute(
+                "UPDATE cases SET state = 'parked', reason = ?, finished_utc_us = ? WHERE key = ? AND state != 'done'",
+                (reason, utc_us(), key),
+            )
+            audit.record(connection, "case parked", case=key, reason=reason)
+
+    def retry(self, key: str) -> bool:
+        """Put a parked case back in the line; False when it is not parked."""
+        with self.transaction() as connection:
+            changed = connection.execute(
+                "UPDATE cases SET state = 'waiting', reason = '', attempt = attempt + 1, finished_utc_us = NULL "
+                "WHERE key = ? AND state = 'parked'",
+                (key,),
+            ).rowcount
+            if changed:
+                audit.record(connection, "case retried", case=key)
+        return bool(changed)
+
+    def run_again(self, key: str) -> int:
+        """A new attempt for a running case that the engine has lost; returns its number."""
+        with self.transaction() as connection:
+            row = connection.execute(
+                "UPDATE cases SET attempt = attempt + 1 WHERE key = ? RETURNING attempt", (key,)
+            ).fetchone()
+        return int(row[0])
+
+    def finish(self, key: str, results: Sequence[ResultRecord], owe: Callable[[sqlite3.Connection], None]) -> None:
+        """Results recorded, deliveries owed, case done: one transaction."""
+        with self.transaction() as connection:
+            connection.executemany(
+                "INSERT OR IGNORE INTO results VALUES (?, ?, ?, ?, ?, ?, ?)",
+                [
+                    (r.sop_instance_uid, r.case_key, r.kind, r.sop_class_uid, r.series_instance_uid, r.path, utc_us())
+                    for r in results
+                ],
+            )
+            owe(connection)
+            connection.execute(
+                "UPDATE cases SET state = 'done', reason = '', finished_utc_us = ? WHERE key = ?", (utc_us(), key)
+            )
+            audit.record(connection, "case done", case=key, results=[r.sop_instance_uid for r in results])
+
+    def results(self, key: str) -> list[ResultRecord]:
+        """Archived results of a case."""
+        return [
+            ResultRecord(
+                r["sop_instance_uid"],
+                r["case_key"],
+                r["kind"],
+                r["sop_class_uid"],
+                r["series_instance_uid"],
+                r["path"],
+            )
+            for r in self._rows("SELECT * FROM results WHERE case_key = ? ORDER BY sop_instance_uid", (key,))
+        ]
+
+
+def result_record(case: Case, made: ResultObject, path: str) -> ResultRecord:
+    """The record of an encoded object that lies at `path` below `files/`."""
+    return ResultRecord(made.sop_instance_uid, case.key, made.kind, made.sop_class_uid, made.series_instance_uid, path)
+
+
+def _json(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False)
+
+
+def _candidate(text: str) -> Candidate:
+    plain = json.loads(text)
+    lists = {k: tuple(plain[k]) for k in ("rules", "instances", "results", "send_to")}
+    return Candidate(**(plain | lists))
+
+
+def _verdict(plain: dict[str, Any]) -> RuleVerdict:
+    return RuleVerdict(**(plain | {"clauses": tuple(Clause(**c) for c in plain["clauses"])}))
+
+
+def _record(row: sqlite3.Row) -> CaseRecord:
+    case = Case(
+        row["key"],
+        row["study_instance_uid"],
+        row["service"],
+        tuple(json.loads(row["rules"])),
+        row["rules_hash"],
+        tuple(json.loads(row["instances"])),
+        tuple(json.loads(row["results"])),
+        row["started_utc_us"],
+        row["supersedes"],
+    )
+    return CaseRecord(
+        case,
+        tuple(json.loads(row["send_to"])),
+        row["priority"],
+        row["state"],
+        row["reason"],
+        row["whole_because"],
+        row["attempt"],
+        json.loads(row["timings"]),
+        row["finished_utc_us"],
+    )

@@ -1,0 +1,153 @@
+"""What the index knows, read: studies with their instances, changes since a revision, paths. Never writes."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from dataclasses import dataclass
+from pathlib import Path
+
+from pacsnode.database import connect
+from pacsnode.handover import Instance, Study
+
+
+@dataclass(frozen=True)
+class Aside:
+    """An object that was kept, but apart from its study."""
+
+    path: str
+    sop_instance_uid: str
+    reason: str
+    peer: str
+    received_utc_us: int
+
+
+@dataclass(frozen=True)
+class StudyLine:
+    """One study in a list; no name, no PatientID."""
+
+    study_instance_uid: str
+    modalities: tuple[str, ...]
+    instances: int
+    last_received_utc_us: int
+    conflict: str
+
+
+class Index:
+    """Reads `index.db`; one object for one thread."""
+
+    def __init__(self, index_db: Path) -> None:
+        self._connection = connect(index_db, "NORMAL", automatic_checkpoint=False)
+        self._connection.execute("PRAGMA query_only=1")
+
+    def close(self) -> None:
+        """Give the connection back."""
+        self._connection.close()
+
+    def changed_since(self, revision: int, limit: int = 100) -> list[tuple[str, int]]:
+        """(StudyInstanceUID, revision) of studies changed after `revision`, in the order of their last change."""
+        return [
+            (uid, changed)
+            for uid, changed in self._connection.execute(
+                "SELECT study_instance_uid, revision FROM studies WHERE revision > ? ORDER BY revision LIMIT ?",
+                (revision, limit),
+            )
+        ]
+
+    def study(self, study_instance_uid: str) -> Study | None:
+        """The study with all that was received of it; None when it is not known."""
+        self._connection.execute("BEGIN")  # one snapshot: revision and instances belong together
+        try:
+            head = self._connection.execute(
+                "SELECT * FROM studies WHERE study_instance_uid = ?", (study_instance_uid,)
+            ).fetchone()
+            if head is None:
+                return None
+            instances = self._connection.execute(
+                "SELECT * FROM instances WHERE study_instance_uid = ? AND origin = 'received' "
+                "ORDER BY sop_instance_uid",
+                (study_instance_uid,),
+            ).fetchall()
+        finally:
+            self._connection.execute("COMMIT")
+        return Study(
+            study_instance_uid,
+            head["issuer"],
+            head["patient_id"],
+            head["conflict"],
+            head["revision"],
+            tuple(_instance(row) for row in instances),
+        )
+
+    def instance(self, sop_instance_uid: str) -> Instance | None:
+        """One instance, received or a result of ours."""
+        row = self._connection.execute(
+            "SELECT * FROM instances WHERE sop_instance_uid = ?", (sop_instance_uid,)
+        ).fetchone()
+        return None if row is None else _instance(row)
+
+    def conflict(self, study_instance_uid: str) -> str:
+        """Why the study's instances cannot be of one patient; "" when they can."""
+        row = self._connection.execute(
+            "SELECT conflict FROM studies WHERE study_instance_uid = ?", (study_instance_uid,)
+        ).fetchone()
+        return str(row["conflict"]) if row else ""
+
+    def aside(self, study_instance_uid: str) -> list[Aside]:
+        """What was kept apart from a study, oldest first."""
+        return [
+            Aside(r["path"], r["sop_instance_uid"], r["reason"], r["peer"], r["received_utc_us"])
+            for r in self._connection.execute(
+                "SELECT * FROM aside WHERE study_instance_uid = ? ORDER BY received_utc_us", (study_instance_uid,)
+            )
+        ]
+
+    def aside_count(self) -> int:
+        """How many objects are kept aside in all."""
+        return int(self._connection.execute("SELECT count(*) FROM aside").fetchone()[0])
+
+    def conflicts(self) -> list[tuple[str, str]]:
+        """(StudyInstanceUID, reason) of every study whose instances disagree in identity."""
+        return [
+            (uid, reason)
+            for uid, reason in self._connection.execute(
+                "SELECT study_instance_uid, conflict FROM studies WHERE conflict != '' ORDER BY last_received_utc_us"
+            )
+        ]
+
+    def studies(self, limit: int) -> list[StudyLine]:
+        """The newest studies."""
+        return [
+            StudyLine(
+                r["study_instance_uid"],
+                tuple(sorted(set((r["modalities"] or "").split(",")) - {""})),
+                r["instances"],
+                r["last_received_utc_us"],
+                r["conflict"],
+            )
+            for r in self._connection.execute(
+                """SELECT s.study_instance_uid, s.last_received_utc_us, s.conflict, count(*) AS instances,
+                          group_concat(DISTINCT json_extract(i.attributes, '$.Modality[0]')) AS modalities
+                   FROM (SELECT * FROM studies ORDER BY last_received_utc_us DESC LIMIT ?) s
+                   JOIN instances i ON i.study_instance_uid = s.study_instance_uid AND i.origin = 'received'
+                   GROUP BY s.study_instance_uid ORDER BY s.last_received_utc_us DESC""",
+                (limit,),
+            )
+        ]
+
+
+def _instance(row: sqlite3.Row) -> Instance:
+    return Instance(
+        row["sop_instance_uid"],
+        row["sop_class_uid"],
+        row["series_instance_uid"],
+        row["study_instance_uid"],
+        row["transfer_syntax_uid"],
+        row["path"],
+        row["dataset_sha256"],
+        row["peer"],
+        row["received_utc_us"],
+        row["received_boot_us"],
+        row["boot_id"],
+        {keyword: tuple(values) for keyword, values in json.loads(row["attributes"]).items()},
+    )

@@ -1,0 +1,258 @@
+"""The archive's way in: bytes to a durable file, then one group-committed row, and only then an answer.
+
+`Archive.begin` gives a writer for one object. Rows of objects that wait at the same time share one transaction.
+Never decodes a pixel; reads the header from the file after it was written.
+"""
+
+from __future__ import annotations
+
+import mmap
+import queue
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass
+from pathlib import Path
+
+from pacsnode.archive import rows
+from pacsnode.archive.epochs import Epochs
+from pacsnode.archive.files import Arrival, NewFile, Piece, free_mb, meta_header
+from pacsnode.database import boot_id, boot_us, connect, transaction, utc_us
+from pacsnode.dicom import uids
+from pacsnode.dicom.header import read_header
+from pacsnode.errors import Rejected
+from pacsnode.handover import Attributes, Stored, StoreRequest
+from pacsnode.telemetry import Log
+
+log = Log(__name__)
+
+LARGEST_BATCH = 200
+CHECKPOINT_EVERY_S = 1.0
+FREE_SPACE_LOOK_EVERY_US = 500_000
+
+
+@dataclass(frozen=True)
+class _Waiting:
+    row: rows.NewRow
+    verdict: Future[Stored]
+
+
+class Archive:
+    """Files and index rows of one process. `close` commits what waits, then checkpoints and seals."""
+
+    def __init__(
+        self, files: Path, index_db: Path, owner: str, *, minimum_free_mb: int, on_rows: Callable[[], None]
+    ) -> None:
+        self.files = files
+        self._minimum_free_mb = minimum_free_mb
+        self._on_rows = on_rows
+        self._connection = connect(index_db, "NORMAL", automatic_checkpoint=False)
+        self.epochs = Epochs(connect(index_db, "NORMAL", automatic_checkpoint=False), files, owner)
+        self._boot_id = boot_id()
+        self._free = (0, False)
+        self._waiting: queue.SimpleQueue[_Waiting | None] = queue.SimpleQueue()
+        self._dirty = threading.Event()
+        self._closing = threading.Event()
+        self._threads = [
+            threading.Thread(target=self._commit_rows, name="archive rows"),
+            threading.Thread(target=self._checkpoint, name="archive checkpoint"),
+        ]
+        for thread in self._threads:
+            thread.start()
+
+    def begin(self, request: StoreRequest) -> Writer:
+        """A writer for one received object. Raises Rejected (A700) below the free-space watermark."""
+        now = utc_us()
+        if now - self._free[0] > FREE_SPACE_LOOK_EVERY_US:
+            self._free = (now, free_mb(self.files) >= self._minimum_free_mb)
+        if not self._free[1]:
+            raise Rejected(Rejected.OUT_OF_RESOURCES, "disk nearly full, send again later")
+        return self.open(request, "received")
+
+    def open(self, request: StoreRequest, origin: str) -> Writer:
+        """A writer with no look at the free space: results of ours use the reserve."""
+        arrival = Arrival(
+            request.peer,
+            request.issuer,
+            request.calling_ae_title,
+            request.called_ae_title,
+            request.address,
+            utc_us(),
+        )
+        return Writer(self, request, arrival, origin)
+
+    def commit(self, row: rows.NewRow) -> Stored:
+        """Index one durable file; returns after the transaction's commit."""
+        waiting = _Waiting(row, Future())
+        self._waiting.put(waiting)
+        stored = waiting.verdict.result()
+        if stored.verdict == "stored":
+            self._on_rows()
+        return stored
+
+    def describe(self, request: StoreRequest, arrival: Arrival, file: Path, offset: int, found: Found) -> rows.NewRow:
+        """The row of a durable file: its header read, and compared with what the command set said (PS3.4 B.2.3)."""
+        attributes, damaged, unusable = _read_attributes(file, offset, request)
+        return rows.NewRow(
+            request.sop_class_uid,
+            request.sop_instance_uid,
+            request.transfer_syntax_uid,
+            str(file.relative_to(self.files)),
+            found.sha256,
+            found.dataset_bytes,
+            found.origin,
+            arrival,
+            boot_us(),
+            self._boot_id,
+            attributes,
+            damaged,
+            unusable,
+        )
+
+    def close(self) -> None:
+        """Settle everything; nothing may be begun any more."""
+        self._waiting.put(None)
+        self._threads[0].join()
+        self.epochs.close()
+        self._closing.set()
+        self._dirty.set()
+        self._threads[1].join()
+        self._connection.close()
+        self.epochs.disconnect()
+
+    def _commit_rows(self) -> None:
+        while True:
+            batch = [self._waiting.get()]
+            while len(batch) < LARGEST_BATCH and not self._waiting.empty():
+                batch.append(self._waiting.get())
+            entries = [entry for entry in batch if entry is not None]
+            if entries:
+                self._commit_batch(entries)
+            if len(entries) < len(batch):
+                return
+
+    def _commit_batch(self, entries: Sequence[_Waiting]) -> None:
+        try:
+            with transaction(self._connection):
+                verdicts = [rows.insert(self._connection, entry.row) for entry in entries]
+        except Exception as error:  # each waiting store must be answered, whatever happened
+            log.exception("index rows not committed", rows=len(entries))
+            for entry in entries:
+                failure = Rejected(Rejected.OUT_OF_RESOURCES, "index not writable, send again later")
+                failure.__cause__ = error
+                entry.verdict.set_exception(failure)
+            return
+        for entry, verdict in zip(entries, verdicts, strict=True):
+            entry.verdict.set_result(verdict)
+        self._dirty.set()
+
+    def _checkpoint(self) -> None:
+        """Move the WAL into the database once a second while there is something to move, never on a commit's way."""
+        connection = connect(Path(self._database_path()), "NORMAL", automatic_checkpoint=False)
+        try:
+            while not self._closing.is_set():
+                self._dirty.wait()
+                self._dirty.clear()
+                self._closing.wait(CHECKPOINT_EVERY_S)
+                busy, frames, moved = connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
+                if not busy and frames == moved:
+                    self.epochs.seal()
+        finally:
+            connection.close()
+
+    def _database_path(self) -> str:
+        return str(self._connection.execute("PRAGMA database_list").fetchone()["file"])
+
+
+@dataclass(frozen=True)
+class Found:
+    """What is known of a data set's bytes."""
+
+    sha256: str
+    dataset_bytes: int
+    origin: str
+
+
+class Writer:
+    """One object on its way in (handover.InstanceWriter)."""
+
+    def __init__(self, archive: Archive, request: StoreRequest, arrival: Arrival, origin: str) -> None:
+        self._archive = archive
+        self._request = request
+        self._arrival = arrival
+        self._origin = origin
+        self._epoch, folder = archive.epochs.enter()
+        self._meta = meta_header(request, arrival)
+        try:
+            self._file = NewFile(folder, request.sop_instance_uid)
+        except BaseException:
+            archive.epochs.leave(self._epoch)
+            raise
+        self._begun = False
+
+    def write(self, pieces: Sequence[Piece]) -> None:
+        """Append data set bytes. Raises Rejected (A700)."""
+        if not self._begun:
+            self._begun = True
+            self._file.write_meta(self._meta)
+        self._file.write(pieces)
+
+    def commit(self) -> Stored:
+        """Durable file, then row. Raises Rejected: A700 no room, A900 not what was announced, C000 not readable.
+
+        What is refused with A900 or C000 is kept aside with its reason: the bytes stay.
+        """
+        try:
+            if not self._begun:
+                raise Rejected(Rejected.CANNOT_UNDERSTAND, "no data set")
+            self._file.keep()
+            found = Found(self._file.sha256.hexdigest(), self._file.dataset_bytes, self._origin)
+            row = self._archive.describe(self._request, self._arrival, self._file.path, len(self._meta), found)
+            stored = self._archive.commit(row)
+        except BaseException:
+            self._file.drop()
+            raise
+        finally:
+            self._archive.epochs.leave(self._epoch)
+        if stored.verdict == "duplicate":
+            self._file.path.unlink(missing_ok=True)
+        if row.unusable:
+            log.warning("kept aside", reason=row.unusable, peer=self._arrival.peer, path=row.path)
+            status, comment = row.unusable.split(" ", 1)
+            raise Rejected(int(status, 16), comment)
+        if stored.verdict == "aside":
+            log.warning("kept aside", reason=stored.comment, peer=self._arrival.peer, path=row.path)
+        return stored
+
+    @property
+    def path(self) -> Path:
+        """Where the file is after `commit`."""
+        return self._file.path
+
+    def abort(self) -> None:
+        """The association ended before the object did."""
+        self._file.drop()
+        self._archive.epochs.leave(self._epoch)
+
+
+def _read_attributes(file: Path, offset: int, request: StoreRequest) -> tuple[Attributes, tuple[str, ...], str]:
+    """Attributes, repaired keywords, and why the object is unusable ("A900 …" or "C000 …"; "" when it is usable)."""
+    try:
+        with (
+            file.open("rb") as opened,
+            mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ) as mapped,
+            memoryview(mapped) as whole,
+            whole[offset:] as dataset,
+        ):
+            header = read_header(dataset, request.transfer_syntax_uid)
+    except Rejected as error:
+        return {}, (), f"{error.status:04X} {error.comment}"
+    attributes = header.attributes
+    for keyword, said in (("SOPClassUID", request.sop_class_uid), ("SOPInstanceUID", request.sop_instance_uid)):
+        if attributes.get(keyword) != (said,):
+            return attributes, header.damaged, f"A900 {keyword} of data set and command differ"
+    for keyword in ("StudyInstanceUID", "SeriesInstanceUID"):
+        uid = next(iter(attributes.get(keyword, ())), "")
+        if not uids.is_safe(uid):
+            return attributes, header.damaged, f"A900 {keyword} is absent or no UID"
+    return attributes, header.damaged, ""

@@ -1,0 +1,19 @@
+"""Audit: who sent, decided, ran, delivered. A row is written in the transaction of the fact; never a name or an ID."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from typing import Any, Literal
+
+from pacsnode.database import utc_us
+
+Event = Literal["decided", "case opened", "case done", "case parked", "case retried", "owed", "delivered", "parked"]
+
+
+def record(connection: sqlite3.Connection, event: Event, *, study: str = "", case: str = "", **detail: Any) -> None:
+    """Add one row; the caller holds the transaction."""
+    connection.execute(
+        "INSERT INTO audit (utc_us, event, study_instance_uid, case_key, detail) VALUES (?, ?, ?, ?, ?)",
+        (utc_us(), event, study, case, json.dumps(detail, ensure_ascii=False)),
+    )

@@ -1,0 +1,201 @@
+"""`pacsnode doctor`: what is right, what is not, and what to do. Also what `serve` refuses to start without."""
+
+from __future__ import annotations
+
+import ctypes
+import importlib.util
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+from pacsnode import database, schema
+from pacsnode.archive.cases import Cases
+from pacsnode.archive.index import Index
+from pacsnode.deliver.outbox import Outbox
+from pacsnode.dimse.association import ECHO_CONTEXT, Association, Timeouts
+from pacsnode.errors import ConfigError, PacsnodeError, Permanent, Transient
+from pacsnode.route.rules import check_examples
+from pacsnode.settings import Settings
+from pacsnode.work import load_site
+from pacsnode.workflow import Site
+
+Level = Literal["ok", "warning", "wrong"]
+ECHO_TIMEOUTS = Timeouts(connect_s=3.0, acse_s=5.0, pdu_s=5.0, dimse_s=5.0)
+TIME_ERROR = 5
+"""adjtimex(2): the clock is not synchronised."""
+
+DECODERS = {
+    "JPEG, JPEG lossless, JPEG-LS, JPEG 2000": "gdcm",
+    "HTJ2K": "openjpeg",
+}
+
+
+@dataclass(frozen=True)
+class Check:
+    """One line of doctor. `todo` says what a person should do; "" when nothing."""
+
+    subject: str
+    level: Level
+    found: str
+    todo: str = ""
+
+
+def check_start(settings: Settings) -> None:
+    """Raises ConfigError for what would make every case fail: rules, models, a missing `[ai]`."""
+    site = load_site(settings)
+    failures = check_examples(site.rules)
+    if failures:
+        raise ConfigError("\n".join(failures))
+    if any(rule.enabled for rule in site.rules.rules) and (problem := missing_ai()):
+        raise ConfigError(problem)
+
+
+def missing_ai() -> str:
+    """A sentence when models cannot run here, "" when they can."""
+    missing = [name for name in ("torch", "monai") if importlib.util.find_spec(name) is None]
+    if not missing:
+        return ""
+    return f"{' and '.join(missing)} not installed; AI services need the extra: pip install 'pacsnode[ai]'"
+
+
+def examine(settings: Settings) -> Iterator[Check]:
+    """All checks, quick ones first; each stands by itself."""
+    yield from _guarded("home", lambda: _disk(settings))
+    yield from _guarded("databases", lambda: _databases(settings))
+    sites: list[Site] = []
+
+    def site_checks() -> Iterator[Check]:
+        sites.append(load_site(settings))
+        return _site(sites[0])
+
+    yield from _guarded("rules and models", site_checks)
+    yield from _guarded("torch", _torch)
+    yield from _guarded("codecs", _codecs)
+    yield from _guarded("clock", lambda: _clock(settings))
+    for site in sites:
+        yield from _guarded("peers", lambda site=site: _peers(settings, site))  # type: ignore[misc]
+    if settings.index_db.exists() and settings.node_db.exists():
+        yield from _guarded("studies", lambda: _studies(settings))
+
+
+def _guarded(subject: str, checks: Callable[[], Iterator[Check]]) -> Iterator[Check]:
+    try:
+        yield from checks()
+    except PacsnodeError as error:
+        yield Check(subject, "wrong", str(error), "correct what the line names")
+    except OSError as error:
+        yield Check(subject, "wrong", str(error), "correct the file or folder that the line names")
+
+
+def _disk(settings: Settings) -> Iterator[Check]:
+    schema.prepare_home(settings)
+    free_mb = shutil.disk_usage(settings.home).free >> 20
+    if free_mb < settings.minimum_free_mb:
+        yield Check(
+            "home",
+            "wrong",
+            f"{settings.home}: {free_mb} MB free, less than {settings.minimum_free_mb} MB: images are refused (A700)",
+            "free space on this disk, or lower PACSNODE_MINIMUM_FREE_MB",
+        )
+    else:
+        yield Check("home", "ok", f"{settings.home} is writable, {free_mb} MB free")
+
+
+def _databases(settings: Settings) -> Iterator[Check]:
+    schema.check(settings)
+    for path in (settings.index_db, settings.node_db):
+        connection = database.connect(path, "NORMAL")
+        try:
+            answer = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
+        finally:
+            connection.close()
+        if answer != "ok":
+            yield Check("databases", "wrong", f"{path}: {answer}", "stop the node and restore this file from a backup")
+            return
+    yield Check("databases", "ok", "index.db and node.db are whole and of this version")
+
+
+def _site(site: Site) -> Iterator[Check]:
+    names = ", ".join(f"{s.name} {s.version} ({s.pipeline.status})" for s in site.services.values())
+    yield Check("models", "ok", names or "no services")
+    failures = check_examples(site.rules)
+    if failures:
+        yield Check("rules", "wrong", "; ".join(failures), "correct the rule or its example")
+    enabled = sum(rule.enabled for rule in site.rules.rules)
+    yield Check("rules", "ok", f"{site.rules.file}: {enabled} rules, {len(site.rules.peers.peers)} peers")
+
+
+def _torch() -> Iterator[Check]:
+    problem = missing_ai()
+    if problem:
+        yield Check("torch", "wrong", problem, "pip install 'pacsnode[ai]', then restart the node")
+        return
+    from pacsnode.infer.bundle import describe_torch  # seconds to import; doctor is no part of scp or work
+
+    yield Check("torch", "ok", describe_torch())
+
+
+def _codecs() -> Iterator[Check]:
+    missing = [what for what, module in DECODERS.items() if importlib.util.find_spec(module) is None]
+    if missing:
+        yield Check("codecs", "warning", f"cannot decode {'; '.join(missing)}", "install pacsnode's dependencies again")
+    else:
+        yield Check("codecs", "ok", "decoders for " + "; ".join(DECODERS))
+
+
+def _clock(settings: Settings) -> Iterator[Check]:
+    # struct timex is 208 bytes on 64-bit Linux; modes = 0 only reads.
+    state = ctypes.CDLL(None, use_errno=True).adjtimex(ctypes.create_string_buffer(512))
+    if state == TIME_ERROR:
+        yield Check(
+            "clock",
+            "warning",
+            f"not synchronised; time zone {settings.timezone}",
+            "let chrony or systemd-timesyncd set the clock: results carry its time",
+        )
+    else:
+        yield Check("clock", "ok", f"synchronised; time zone {settings.timezone}")
+
+
+def _peers(settings: Settings, site: Site) -> Iterator[Check]:
+    for name, peer in site.rules.peers.peers.items():
+        if peer.port is None:
+            continue
+        try:
+            with Association.request(
+                str(peer.host), peer.port, settings.ae_title, peer.ae_title, [ECHO_CONTEXT], ECHO_TIMEOUTS
+            ) as association:
+                status = association.echo()
+        except (Transient, Permanent) as error:
+            yield Check("peer " + name, "warning", str(error), "ask its operator, or correct host, port and AE title")
+            continue
+        yield Check("peer " + name, "ok" if status.is_success else "warning", f"answers C-ECHO with {status}")
+
+
+def _studies(settings: Settings) -> Iterator[Check]:
+    index, cases = Index(settings.index_db), Cases(settings.node_db)
+    outbox = Outbox(settings.node_db, 0)
+    try:
+        for uid, reason in index.conflicts():
+            yield Check(
+                "study " + uid,
+                "warning",
+                f"stored, but its instances disagree on the patient ({reason}); it is not routed",
+                "ask the department which patient it is, and have the study sent again under a right name",
+            )
+        aside = index.aside_count()
+        if aside:
+            yield Check("aside", "warning", f"{aside} objects are kept aside", "see `pacsnode studies show`")
+        parked = cases.listing("parked", 1000)
+        if parked:
+            yield Check("cases", "warning", f"{len(parked)} parked", "see `pacsnode jobs list`, then `jobs retry`")
+        refused = outbox.listing(state="parked", limit=1000)
+        if refused:
+            yield Check("deliveries", "warning", f"{len(refused)} parked", "see `pacsnode deliveries list`")
+        if not (aside or parked or refused):
+            yield Check("studies", "ok", "nothing is parked or kept aside")
+    finally:
+        outbox.close()
+        cases.close()
+        index.close()

@@ -1,0 +1,100 @@
+"""Composition root of the compute child: `python -m pacsnode.child`. Models stay loaded; each job names its service.
+
+Takes paths, gives paths: findings and encoded objects lie in the case's folder. Opens no database, talks to no peer.
+"""
+
+from __future__ import annotations
+
+import os
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pacsnode import findings, telemetry
+from pacsnode.errors import Permanent
+from pacsnode.handover import Case, EncodeRequest, NodeIdentity
+from pacsnode.infer import compute
+from pacsnode.infer.catalogue import Service, load_service
+from pacsnode.infer.compute import Message
+
+if TYPE_CHECKING:
+    from pacsnode.infer.bundle import Bundle
+
+LOG_LEVEL_VARIABLE = "PACSNODE_LOG_LEVEL"
+
+
+class Models:
+    """Services and their loaded models, by folder. A folder whose files changed is refused."""
+
+    def __init__(self) -> None:
+        self._loaded: dict[tuple[str, str], tuple[Service, Bundle]] = {}
+
+    def get(self, folder: str, bundle_hash: str, device: str) -> tuple[Service, Bundle]:
+        """The service and its model, loaded at the first call. Raises Permanent, ConfigError."""
+        from pacsnode.infer.bundle import load_bundle  # torch: seconds to import, needed here only
+
+        key = (folder, device)
+        if key not in self._loaded or self._loaded[key][0].bundle_hash != bundle_hash:
+            service = load_service(Path(folder))
+            if service.bundle_hash != bundle_hash:
+                raise Permanent(f"the files of {service.name} were changed while the node runs; restart or reload it")
+            self._loaded[key] = service, load_bundle(service, device)
+        return self._loaded[key]
+
+
+def main() -> None:
+    """Serve the keeper until it is gone."""
+    telemetry.configure("child", os.environ.get(LOG_LEVEL_VARIABLE, "info"))
+    models = Models()
+
+    def device_of(wanted: str) -> str:
+        from pacsnode.infer.bundle import pick_device
+
+        return pick_device(wanted)
+
+    def warm(request: Message) -> Message:
+        """Load models and what encoding needs, before the first study waits for it."""
+        from pacsnode.encode.build import encode as _  # noqa: F401  # highdicom: seconds to import
+
+        device = device_of(request["device"])
+        for folder, bundle_hash in request["services"]:
+            models.get(folder, bundle_hash, device)
+        return {"device": device}
+
+    def infer(request: Message) -> Message:
+        from pacsnode.infer.run import infer as run
+
+        device = device_of(request["device"])
+        service, bundle = models.get(request["service"], request["bundle_hash"], device)
+        before = bundle.network_s
+        found = run(service, bundle, device, [Path(f) for f in request["files"]])
+        findings.save(found, Path(request["folder"]))
+        return {"network_s": bundle.network_s - before}
+
+    def encode(request: Message) -> Message:
+        from pacsnode.encode.build import encode as build
+        from pacsnode.encode.results import write_objects
+
+        folder = Path(request["folder"])
+        lists = {k: tuple(request["case"][k]) for k in ("rules", "instances", "results")}
+        case = Case(**(request["case"] | lists))
+        objects = build(
+            findings.load(folder),
+            EncodeRequest(
+                case,
+                NodeIdentity(*request["node"]),
+                tuple(Path(p) for p in request["sources"]),
+                folder,
+                datetime.fromisoformat(request["started"]),
+                case.rules_hash,
+                tuple(Path(p) for p in request["predecessors"]),
+            ),
+        )
+        write_objects(folder, objects)
+        return {"objects": len(objects)}
+
+    compute.serve({"warm": warm, "infer": infer, "encode": encode})
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,31 @@
+"""The command `pacsnode`. Commands import what they need when they run: `--help` stays quick."""
+
+from __future__ import annotations
+
+import sys
+
+import typer
+
+from pacsnode.cli import looking, running, sending
+from pacsnode.errors import PacsnodeError
+
+app = typer.Typer(
+    help="DICOM node with AI routing. Not a medical device; results are not for diagnosis.\n\n"
+    "Settings are environment variables PACSNODE_* or lines of pacsnode.toml; `pacsnode settings` lists them, "
+    "`pacsnode doctor` checks them.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+running.register(app)
+sending.register(app)
+looking.register(app)
+
+
+def main() -> None:
+    """Run a command; an error of ours is its sentence and its exit code, never a traceback."""
+    try:
+        app()
+    except PacsnodeError as error:
+        print(error, file=sys.stderr)  # noqa: T201  # the command's answer
+        sys.exit(error.exit_code)

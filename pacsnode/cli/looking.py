@@ -1,0 +1,240 @@
+"""Commands that look and retry: studies, jobs, deliveries."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime
+from typing import Any
+
+import typer
+
+from pacsnode.errors import ConfigError
+
+JSON_OPTION = typer.Option(False, "--json", help="JSON instead of text.")
+
+
+def register(app: typer.Typer) -> None:
+    """Add these commands."""
+    studies = typer.Typer(help="Studies and what became of them.", no_args_is_help=True)
+    studies.command("list")(studies_list)
+    studies.command("show")(studies_show)
+    app.add_typer(studies, name="studies")
+    jobs = typer.Typer(help="Cases: one study, one AI service.", no_args_is_help=True)
+    jobs.command("list")(jobs_list)
+    jobs.command("retry")(jobs_retry)
+    app.add_typer(jobs, name="jobs")
+    deliveries = typer.Typer(help="What is owed to whom.", no_args_is_help=True)
+    deliveries.command("list")(deliveries_list)
+    deliveries.command("retry")(deliveries_retry)
+    app.add_typer(deliveries, name="deliveries")
+
+
+def studies_list(limit: int = typer.Option(50, help="How many of the newest."), as_json: bool = JSON_OPTION) -> None:
+    """List the newest studies."""
+    from pacsnode.archive.index import Index
+    from pacsnode.settings import load
+
+    settings = _ready(load())
+    index = Index(settings.index_db)
+    try:
+        lines = index.studies(limit)
+    finally:
+        index.close()
+    if as_json:
+        typer.echo(json.dumps([vars(line) for line in lines], indent=1))
+        return
+    for line in lines:
+        when = _local(settings, line.last_received_utc_us)
+        conflict = f"  CONFLICT: {line.conflict}" if line.conflict else ""
+        modalities = ",".join(line.modalities)
+        typer.echo(f"{when}  {modalities:8} {line.instances:5}  {line.study_instance_uid}{conflict}")
+
+
+def studies_show(uid: str = typer.Argument(help="StudyInstanceUID."), as_json: bool = JSON_OPTION) -> None:
+    """Show the life of one study: received, cases because / not because, whole because, ran, results, delivered."""
+    from pacsnode.life import study_life
+    from pacsnode.settings import load
+
+    life = study_life(_ready(load()), uid)
+    if life is None:
+        raise ConfigError(f"no study {uid} was received")
+    typer.echo(json.dumps(life, ensure_ascii=False, indent=1) if as_json else "\n".join(_told(life)))
+
+
+def jobs_list(
+    state: str = typer.Option("", help="waiting, running, done or parked."),
+    limit: int = typer.Option(50, help="How many of the newest."),
+    as_json: bool = JSON_OPTION,
+) -> None:
+    """List cases."""
+    from pacsnode.archive.cases import Cases
+    from pacsnode.settings import load
+
+    settings = _ready(load())
+    cases = Cases(settings.node_db)
+    try:
+        records = cases.listing(state, limit)
+    finally:
+        cases.close()
+    rows = [
+        {
+            "key": r.case.key,
+            "started": _local(settings, r.case.started_utc_us),
+            "service": r.case.service,
+            "state": r.state,
+            "study_instance_uid": r.case.study_instance_uid,
+            "reason": r.reason,
+        }
+        for r in records
+    ]
+    _print_rows(rows, as_json)
+
+
+def jobs_retry(key: str = typer.Argument(help="Key of a parked case, or `all`.")) -> None:
+    """Run a parked case again."""
+    from pacsnode.archive.cases import Cases
+    from pacsnode.settings import load
+
+    settings = _ready(load())
+    cases = Cases(settings.node_db)
+    try:
+        keys = [r.case.key for r in cases.listing("parked", 10_000)] if key == "all" else [key]
+        done = sum(cases.retry(k) for k in keys)
+    finally:
+        cases.close()
+    if not done and key != "all":
+        raise ConfigError(f"no parked case {key}")
+    _ring(settings)
+    typer.echo(f"{done} cases will run again")
+
+
+def deliveries_list(
+    state: str = typer.Option("", help="owed, sent or parked."),
+    limit: int = typer.Option(50, help="How many of the newest."),
+    as_json: bool = JSON_OPTION,
+) -> None:
+    """List deliveries."""
+    from pacsnode.deliver.outbox import Outbox
+    from pacsnode.settings import load
+
+    settings = _ready(load())
+    outbox = Outbox(settings.node_db, 0)
+    try:
+        owed = outbox.listing(state=state, limit=limit)
+    finally:
+        outbox.close()
+    rows = [
+        {
+            "id": o.id,
+            "since": _local(settings, o.created_utc_us),
+            "destination": o.destination,
+            "state": o.state,
+            "attempts": o.attempts,
+            "sop_instance_uid": o.sop_instance_uid,
+            "reason": o.reason,
+        }
+        for o in owed
+    ]
+    _print_rows(rows, as_json)
+
+
+def deliveries_retry(which: str = typer.Argument(help="Number of a delivery, a destination, or `all`.")) -> None:
+    """Send now what is parked or waits for its next attempt."""
+    from pacsnode.deliver.outbox import Outbox
+    from pacsnode.settings import load
+
+    settings = _ready(load())
+    outbox = Outbox(settings.node_db, 0)
+    try:
+        everything = [o for o in outbox.listing(limit=100_000) if o.state != "sent"]
+        chosen = [o.id for o in everything if which in ("all", str(o.id), o.destination)]
+        done = outbox.retry(chosen)
+    finally:
+        outbox.close()
+    if not done and which != "all":
+        raise ConfigError(f"nothing is parked or owed under {which}")
+    _ring(settings)
+    typer.echo(f"{done} deliveries are tried again")
+
+
+def _told(life: dict[str, Any]) -> list[str]:
+    """The life of a study in lines for a person."""
+    received = life["received"]
+    kinds = ", ".join(f"{n} {modality}" for modality, n in received["modalities"].items())
+    lines = [
+        f"Study {life['study_instance_uid']}",
+        f"received    {received['first']} to {received['last'][11:]}  {kinds}  from {', '.join(received['peers'])}",
+    ]
+    if life["conflict"]:
+        lines.append(f"CONFLICT    {life['conflict']}: stored, not routed")
+    lines += [f"aside       {a['received']}  {a['reason']}  ({a['sop_instance_uid']})" for a in life["aside"]]
+    for rule in life["rules"]:
+        lines.append(f"rule        {'+' if rule['matched'] else '-'} {rule['rule']}: {rule['reason']}")
+        for clause in rule["clauses"]:
+            mark = "yes" if clause["satisfied"] else "NO "
+            actual = "absent" if clause["absent"] else clause["actual"]
+            lines.append(f"              {mark} {clause['attribute']} is {actual}, expected {clause['expected']}")
+    lines += [
+        f"waiting     {c['service']}: {len(c['instances'])} images, whole when quiet for {c['quiet_s']:g} s"
+        for c in life["waiting"]
+    ]
+    if not life["rules"]:
+        lines.append("rule        not decided yet")
+    for case in life["cases"]:
+        lines += _case_told(case)
+    return lines
+
+
+def _case_told(case: dict[str, Any]) -> list[str]:
+    again = f", attempt {case['attempt']}" if case["attempt"] > 1 else ""
+    lines = [
+        f"case        {case['service']}  {case['state']}{again}  by {', '.join(case['rules'])}  {case['key'][:12]}",
+        f"  whole     {case['started']}  {case['whole_because']}",
+    ]
+    if case["supersedes"]:
+        lines.append(f"  instead   of case {case['supersedes'][:12]}, which had fewer images")
+    if case["timings_s"]:
+        spent = ", ".join(f"{k.removesuffix('_s')} {v:.3f} s" for k, v in case["timings_s"].items())
+        lines.append(f"  ran       {spent}")
+    if case["reason"]:
+        lines.append(f"  PARKED    {case['reason']}")
+    lines += [f"  result    {r['kind'].upper():4}{r['sop_instance_uid']}" for r in case["results"]]
+    kinds = {r["sop_instance_uid"]: r["kind"].upper() for r in case["results"]}
+    for d in case["deliveries"]:
+        when = d["ended"] or f"next attempt {d['next_attempt']}"
+        detail = f"  {d['reason']}" if d["reason"] else ""
+        kind = kinds.get(d["sop_instance_uid"], "?")
+        lines.append(
+            f"  delivery  {kind:4}to {d['destination']}: {d['state']} {when} {d['status'] or ''}{detail}".rstrip()
+        )
+    return lines
+
+
+def _print_rows(rows: list[dict[str, Any]], as_json: bool) -> None:
+    if as_json:
+        typer.echo(json.dumps(rows, ensure_ascii=False, indent=1))
+        return
+    for row in rows:
+        typer.echo("  ".join(str(v) for v in row.values() if v != ""))
+
+
+def _ready(settings: Any) -> Any:
+    """Settings whose databases fit this program."""
+    from pacsnode import schema
+
+    schema.check(settings)
+    return settings
+
+
+def _ring(settings: Any) -> None:
+    """Wake `work`."""
+    from pacsnode.doorbell import Bell
+
+    bell = Bell(settings.doorbell)
+    bell.ring()
+    bell.close()
+
+
+def _local(settings: Any, utc_us: int) -> str:
+    moment = datetime.fromtimestamp(utc_us / 1e6, UTC).astimezone(settings.zone)
+    return moment.isoformat(sep=" ", timespec="seconds")

@@ -1,0 +1,129 @@
+"""Commands that run the node and look after it: serve, scp, work, migrate, settings, doctor, rules, models."""
+
+from __future__ import annotations
+
+import json
+
+import typer
+
+from pacsnode.errors import ConfigError
+
+
+def register(app: typer.Typer) -> None:
+    """Add these commands."""
+    for command in (serve, scp, work, migrate, settings, doctor):
+        app.command()(command)
+    rules = typer.Typer(help="The rules file.", no_args_is_help=True)
+    rules.command("check")(rules_check)
+    app.add_typer(rules, name="rules")
+    models = typer.Typer(help="The AI services.", no_args_is_help=True)
+    models.command("list")(models_list)
+    app.add_typer(models, name="models")
+
+
+def serve() -> None:
+    """Run the whole node on this machine: migrate, then keep `scp` and `work` running."""
+    from pacsnode import node, telemetry
+    from pacsnode.settings import load
+
+    given = load()
+    telemetry.configure("serve", given.log_level)
+    node.run_serve(given)
+
+
+def scp() -> None:
+    """Receive images (C-ECHO, C-STORE) until stopped."""
+    from pacsnode import node, telemetry
+    from pacsnode.settings import load
+
+    given = load()
+    telemetry.configure("scp", given.log_level)
+    node.run_scp(given)
+
+
+def work() -> None:
+    """Decide, run AI services and deliver results until stopped."""
+    from pacsnode import node, telemetry
+    from pacsnode.settings import load
+
+    given = load()
+    telemetry.configure("work", given.log_level)
+    node.run_work(given)
+
+
+def migrate() -> None:
+    """Make the databases, or bring them to this version (after a copy)."""
+    from pacsnode import schema
+    from pacsnode.settings import load
+
+    applied = schema.migrate(load())
+    typer.echo("\n".join(f"applied {name}" for name in applied) or "nothing to do: the databases are of this version")
+
+
+def settings() -> None:
+    """List every setting: its variable, its value now, what it means."""
+    from pacsnode.settings import Settings, config_file, load
+
+    given = load()
+    typer.echo(f"Settings file: {config_file()} ({'read' if config_file().is_file() else 'not there'})\n")
+    for name, field in Settings.model_fields.items():
+        typer.echo(f"PACSNODE_{name.upper()}={getattr(given, name)}\n    {field.description}")
+
+
+def doctor(as_json: bool = typer.Option(False, "--json", help="One JSON list instead of lines.")) -> None:
+    """Check disk, databases, models, rules, peers, torch, codecs and clock, and say what to do."""
+    from pacsnode.checks import examine
+    from pacsnode.settings import load
+
+    checks = []
+    for check in examine(load()):
+        checks.append(vars(check))
+        if not as_json:
+            mark, color = {"ok": ("ok", "green"), "warning": ("!!", "yellow"), "wrong": ("XX", "red")}[check.level]
+            typer.echo(f"{typer.style(mark, fg=color)}  {check.subject}: {check.found}")
+            if check.todo:
+                typer.echo(f"      → {check.todo}")
+    if as_json:
+        typer.echo(json.dumps(checks, ensure_ascii=False, indent=1))
+    if any(check["level"] == "wrong" for check in checks):
+        raise typer.Exit(1)
+
+
+def rules_check() -> None:
+    """Check the rules file and run its examples; exit code 2 with file, line and column of every mistake."""
+    from pacsnode.route.rules import check_examples
+    from pacsnode.settings import load
+    from pacsnode.work import load_site
+
+    rules = load_site(load()).rules
+    failures = check_examples(rules)
+    if failures:
+        raise ConfigError("\n".join(failures))
+    enabled = sum(rule.enabled for rule in rules.rules)
+    typer.echo(f"{rules.file}: {enabled} rules and {len(rules.peers.peers)} peers, {len(rules.examples)} examples hold")
+
+
+def models_list(as_json: bool = typer.Option(False, "--json", help="One JSON list instead of a table.")) -> None:
+    """List the installed AI services."""
+    from pacsnode.infer.catalogue import load_catalogue
+    from pacsnode.settings import load
+
+    rows = [
+        {
+            "name": service.name,
+            "status": service.pipeline.status,
+            "version": service.version,
+            "licence": service.pipeline.card.licence,
+            "intended_use": service.pipeline.card.intended_use,
+            "quality": service.pipeline.card.quality,
+            "hash": service.bundle_hash,
+        }
+        for service in load_catalogue(load().models).values()
+    ]
+    if as_json:
+        typer.echo(json.dumps(rows, ensure_ascii=False, indent=1))
+        return
+    for row in rows:
+        typer.echo(f"{row['name']}  {row['version']}  {row['status']}  hash {row['hash'][:12]}")
+        for key in ("intended_use", "quality", "licence"):
+            typer.echo(f"    {key.replace('_', ' ')}: {row[key]}")

@@ -1,0 +1,116 @@
+"""SQLite for the node: connections, transactions, migrations. Schema and queries stand with those who own the tables.
+
+WAL always; `index.db` with synchronous NORMAL (its rows can be rebuilt from files), `node.db` with FULL.
+Never a network file system: WAL needs shared memory.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import sqlite3
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Literal
+
+from sqlite_utils import Database, Migrations
+
+from pacsnode.errors import ConfigError, SchemaError
+
+BUSY_TIMEOUT_S = 10.0
+Synchronous = Literal["NORMAL", "FULL"]
+
+
+def connect(path: Path, synchronous: Synchronous, *, automatic_checkpoint: bool = True) -> sqlite3.Connection:
+    """A connection for one thread at a time; autocommit, so that every transaction is written as one."""
+    connection = sqlite3.connect(path, timeout=BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False)
+    connection.row_factory = sqlite3.Row
+    connection.execute(f"PRAGMA synchronous={synchronous}")
+    if not automatic_checkpoint:
+        connection.execute("PRAGMA wal_autocheckpoint=0")
+    return connection
+
+
+@contextmanager
+def transaction(connection: sqlite3.Connection) -> Iterator[sqlite3.Connection]:
+    """BEGIN IMMEDIATE … COMMIT; rolled back when the block raises. Keep it under 20 ms and 500 rows."""
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        yield connection
+        connection.execute("COMMIT")
+    except BaseException:
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
+        raise
+
+
+def migrate(path: Path, migrations: Migrations) -> list[str]:
+    """Bring one database to this program's schema; the caller holds the migration lock. Returns what was applied.
+
+    A database that holds rows is copied to `<name>.before-<migration>` first. Raises SchemaError when it is newer.
+    """
+    database = Database(path)
+    try:
+        database.enable_wal()
+        pending = [m.name for m in migrations.pending(database)]
+        _refuse_newer(path, database, migrations)
+        if pending and migrations.applied(database):
+            copy = path.with_name(f"{path.name}.before-{pending[0]}")
+            copy.unlink(missing_ok=True)
+            database.execute("VACUUM INTO ?", [str(copy)])
+        migrations.apply(database)
+        return pending
+    finally:
+        database.close()
+
+
+def check(path: Path, migrations: Migrations) -> None:
+    """Raises SchemaError unless the database has exactly this program's schema."""
+    if not path.exists():
+        raise SchemaError(f"{path} does not exist yet; run `pacsnode migrate`")
+    database = Database(path)
+    try:
+        _refuse_newer(path, database, migrations)
+        if migrations.pending(database):
+            raise SchemaError(f"{path} is older than this program; run `pacsnode migrate`")
+    finally:
+        database.close()
+
+
+def _refuse_newer(path: Path, database: Database, migrations: Migrations) -> None:
+    applied = {m.name for m in migrations.applied(database)}
+    known = {m.name for m in migrations._migrations}  # no public list of all migrations in sqlite-utils 4.2
+    if applied - known:
+        names = ", ".join(sorted(applied - known))
+        raise SchemaError(f"{path} is newer than this program (it has {names}); install the newer pacsnode")
+
+
+@contextmanager
+def locked(path: Path, *, wait: bool, busy: str = "") -> Iterator[None]:
+    """Hold an advisory lock on `path`. Without `wait`, raises ConfigError(`busy`) when another process has it."""
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        except BlockingIOError:
+            raise ConfigError(busy) from None
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def utc_us() -> int:
+    """Now, in microseconds since 1970 UTC."""
+    return time.time_ns() // 1000
+
+
+def boot_us() -> int:
+    """Now on the boot clock (runs through suspend, no steps), in microseconds."""
+    return time.clock_gettime_ns(time.CLOCK_BOOTTIME) // 1000
+
+
+def boot_id() -> str:
+    """Which boot of the machine this is: boot clocks of two boots do not compare."""
+    return Path("/proc/sys/kernel/random/boot_id").read_text().strip()

@@ -1,0 +1,96 @@
+"""Delivery by C-STORE: what is owed to one peer, over one association. Gives each row its own outcome."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import pydicom
+
+from pacsnode.deliver.outbox import Outbox, Owed
+from pacsnode.dimse.association import (
+    EXPLICIT_VR_LITTLE_ENDIAN,
+    IMPLICIT_VR_LITTLE_ENDIAN,
+    Association,
+    contexts_for,
+)
+from pacsnode.dimse.commands import Status
+from pacsnode.dimse.part10 import FileMeta, read_meta
+from pacsnode.errors import Permanent, Transient
+from pacsnode.peers import Peer
+
+Locate = Callable[[str], Path]
+"""SOP Instance UID to the archived file. Raises Permanent when there is none."""
+
+OUT_OF_RESOURCES = 0xA7
+
+
+def deliver(outbox: Outbox, owed: Sequence[Owed], peer: Peer, calling_ae_title: str, locate: Locate) -> None:
+    """Send `owed` to `peer`; every row ends sent, parked with the peer's reason, or postponed."""
+    files: list[tuple[Owed, Path, FileMeta]] = []
+    for one in owed:
+        try:
+            path = locate(one.sop_instance_uid)
+            with path.open("rb") as file:
+                files.append((one, path, read_meta(file)))
+        except (Permanent, OSError) as error:
+            outbox.park(one, f"the archived file cannot be read: {error}")
+    if not files:
+        return
+    if peer.port is None:
+        for one, _, _ in files:
+            outbox.park(one, f"peer {peer.name} has no port; enter `port:` in the rules file, then retry")
+        return
+    pairs = [(meta.sop_class_uid, syntax) for _, _, meta in files for syntax in _syntaxes(meta)]
+    waiting = [one for one, _, _ in files]
+    try:
+        with Association.request(
+            str(peer.host), peer.port, calling_ae_title, peer.ae_title, contexts_for(pairs)
+        ) as association:
+            for one, path, meta in files:
+                _settle(outbox, one, _store(association, path, meta))
+                waiting.remove(one)
+    except Transient as error:
+        outbox.postpone(waiting, str(error))
+    except Permanent as error:  # the peer refuses the association: another try needs a person, or a peer set right
+        outbox.postpone(waiting, str(error))
+
+
+def _syntaxes(meta: FileMeta) -> tuple[str, ...]:
+    """What to propose: as stored, and for our own uncompressed results Implicit VR too (the default of PS3.5 10.1)."""
+    if meta.transfer_syntax_uid == EXPLICIT_VR_LITTLE_ENDIAN:
+        return EXPLICIT_VR_LITTLE_ENDIAN, IMPLICIT_VR_LITTLE_ENDIAN
+    return (meta.transfer_syntax_uid,)
+
+
+def _store(association: Association, path: Path, meta: FileMeta) -> Status | str:
+    """The peer's status, or why the instance could not be offered."""
+    for syntax in _syntaxes(meta):
+        if (meta.sop_class_uid, syntax) in association.accepted:
+            if syntax == meta.transfer_syntax_uid:
+                return association.store_file(path)
+            return association.store(meta.sop_class_uid, meta.sop_instance_uid, syntax, _as_implicit(path))
+    name = pydicom.uid.UID(meta.sop_class_uid).name
+    return f"the peer does not accept {name} ({meta.sop_class_uid})"
+
+
+def _as_implicit(path: Path) -> io.BytesIO:
+    """Our own result in Implicit VR Little Endian: another encoding of the same values, no pixel touched."""
+    dataset = pydicom.dcmread(path)
+    dataset.file_meta.TransferSyntaxUID = pydicom.uid.ImplicitVRLittleEndian
+    buffer = io.BytesIO()
+    dataset.save_as(buffer, implicit_vr=True, little_endian=True)
+    read_meta(buffer)  # leaves the buffer at the data set
+    return buffer
+
+
+def _settle(outbox: Outbox, owed: Owed, answer: Status | str) -> None:
+    if isinstance(answer, str):
+        outbox.park(owed, answer)
+    elif answer.is_success or answer.is_warning:
+        outbox.sent(owed, answer.code)
+    elif answer.code >> 8 == OUT_OF_RESOURCES:
+        outbox.postpone([owed], f"the peer is out of resources ({answer})")
+    else:
+        outbox.park(owed, f"the peer refused it: {answer}", answer.code)

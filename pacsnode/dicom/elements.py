@@ -1,0 +1,334 @@
+"""Where the elements of a data set lie, without reading their values.
+
+In: the bytes of a data set, no Part 10 header. Out: tag, VR and extent of the wanted elements. The bytes come from
+the wire: nothing is believed that was not checked against the end of the data, depth and number of elements are
+bounded, there is no recursion, and nothing but `Rejected` is raised. Never copies or decodes a pixel.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Collection
+from dataclasses import dataclass
+from enum import Enum, auto
+from typing import NamedTuple
+
+from pacsnode.dicom.attributes import PIXEL_DATA
+from pacsnode.errors import Rejected
+
+MAX_DEPTH = 64
+"""Sequences within sequences; structured reports of devices stay below 20."""
+MAX_ELEMENTS = 1_000_000
+"""Elements and items looked at: an enhanced multi-frame image of 10 000 frames has about half a million."""
+MAX_PADDING = 65_536
+"""Zero bytes behind the last element that are taken as padding."""
+
+UNDEFINED = 0xFFFF_FFFF
+_ITEM, _ITEM_END, _SEQUENCE_END = 0xFFFE_E000, 0xFFFE_E00D, 0xFFFE_E0DD
+_SHORT = frozenset(b"AE AS AT CS DA DS DT FD FL IS LO LT PN SH SL SS ST TM UI UL US".split())
+_LONG = frozenset(b"OB OD OF OL OV OW SQ SV UC UN UR UT UV".split())
+_UNKNOWN = (b"??", b"  ", b"OX")
+_EXPLICIT = (struct.Struct("<HH2sH"), struct.Struct(">HH2sH"))
+_LENGTH = (struct.Struct("<L"), struct.Struct(">L"))
+_TAG_AND_LENGTH = (struct.Struct("<HHL"), struct.Struct(">HHL"))
+
+
+class Syntax(NamedTuple):
+    """How elements are encoded (PS3.5 7.1, 7.3)."""
+
+    explicit: bool
+    big_endian: bool
+
+
+IMPLICIT_LITTLE = Syntax(explicit=False, big_endian=False)
+EXPLICIT_LITTLE = Syntax(explicit=True, big_endian=False)
+EXPLICIT_BIG = Syntax(explicit=True, big_endian=True)
+
+
+class Element(NamedTuple):
+    """One element: `vr` is empty where it is not given; `sequence` is the top-level sequence around it, or 0."""
+
+    tag: int
+    vr: str
+    start: int
+    length: int
+    sequence: int
+
+
+@dataclass(frozen=True, slots=True)
+class Scan:
+    """The wanted elements in the order of the data; whether the data ended exactly where an element ends."""
+
+    elements: list[Element]
+    ended_at_border: bool
+
+
+class _Kind(Enum):
+    DATA_SET = auto()  # of the whole, or of an item
+    SEQUENCE = auto()
+    FRAGMENTS = auto()  # of encapsulated pixels, as an icon image may have them
+
+
+class _Open(NamedTuple):
+    """A data set or sequence that the scan is inside of; `end` is also the limit for what it holds."""
+
+    kind: _Kind
+    end: int
+    undefined: bool
+    syntax: Syntax
+
+
+def scan(data: memoryview, syntax: Syntax, wanted: Collection[tuple[int, int]], *, prefix: bool = False) -> Scan:
+    """Find the elements whose (sequence, tag) is wanted, and pixel data; raise `Rejected` if that is impossible.
+
+    `prefix` says that `data` is only the beginning: pixel data may then go on beyond it.
+    """
+    return _Scanner(data, syntax, wanted, prefix).run()
+
+
+class _Scanner:
+    def __init__(self, data: memoryview, syntax: Syntax, wanted: Collection[tuple[int, int]], prefix: bool) -> None:
+        self.data, self.size, self.prefix = data, len(data), prefix
+        self.wanted: dict[int, set[int]] = {}
+        for sequence, tag in wanted:
+            self.wanted.setdefault(sequence, set()).add(tag)
+        self.wanted_sequences = self.wanted.keys() - {0}
+        self.at = 0
+        self.inside = [_Open(_Kind.DATA_SET, self.size, False, syntax)]
+        self.top_sequence = 0
+        self.found: list[Element] = []
+        self.pixels_seen = False
+        self.left = MAX_ELEMENTS
+
+    def run(self) -> Scan:
+        try:
+            border = self._walk()
+        except Rejected:
+            if not self.pixels_seen:
+                raise
+            border = False  # padding and garbage behind the pixels take nothing from the image
+        if self.prefix and not any(element.tag in PIXEL_DATA for element in self.found):
+            raise Rejected(Rejected.CANNOT_UNDERSTAND, "data set is too large before its pixel data")
+        return Scan(self.found, border and not self.prefix)
+
+    def _walk(self) -> bool:
+        while self.left > 0:
+            self.left -= 1
+            top = self.inside[-1]
+            if top.kind is _Kind.DATA_SET:
+                self._plain_elements(top)
+            if self.at >= top.end:
+                if len(self.inside) == 1:
+                    return True
+                if top.undefined and top.end == self.size:
+                    raise _truncated()
+                self.inside.pop()
+            elif top.kind is not _Kind.DATA_SET:
+                self._item(top)
+            elif len(self.inside) == 1 and self._is_padding():
+                return False
+            elif self._element(top):
+                return self._ends_with_delimiter(top.syntax)
+        raise Rejected(Rejected.CANNOT_UNDERSTAND, "data set has too many elements")
+
+    def _plain_elements(self, top: _Open) -> None:
+        """Step over elements that need no thought, up to one that does: nearly all of the time goes here."""
+        data, at, end, left = self.data, self.at, top.end, self.left
+        explicit, unpack = top.syntax.explicit, _EXPLICIT[top.syntax.big_endian].unpack_from
+        unpack_length = _LENGTH[top.syntax.big_endian].unpack_from
+        tags, sequence = self._wanted_here()
+        sequences = self.wanted_sequences if len(self.inside) == 1 else ()
+        while at + 12 <= end and left > 0:
+            group, number, vr, length = unpack(data, at)
+            tag, start = group << 16 | number, at + 8
+            if explicit and vr in _LONG and length == 0:
+                length, start = unpack_length(data, start)[0], at + 12
+            elif not explicit and vr not in _SHORT and vr not in _LONG:
+                vr, length = b"", unpack_length(data, at + 4)[0]
+            elif not explicit or vr not in _SHORT:
+                break
+            if start + length > end or group >= 0x7FE0 or tag == 0 or tag in sequences:
+                break
+            if tag in tags:
+                self.found.append(Element(tag, vr.decode("ascii"), start, length, sequence))
+            at, left = start + length, left - 1
+        self.at, self.left = at, left
+
+    def _wanted_here(self) -> tuple[Collection[int], int]:
+        """The tags that are wanted in the data set that the scan is in, and the top-level sequence around it."""
+        depth = len(self.inside)
+        if depth == 1:
+            self.top_sequence = 0
+        return self.wanted.get(self.top_sequence, ()) if depth in (1, 3) else (), self.top_sequence
+
+    def _item(self, top: _Open) -> None:
+        """Step over one item or delimiter of a sequence, or into the item."""
+        tag, length = self._tag_and_length(top)
+        body = self.at + 8
+        if tag == _SEQUENCE_END:
+            self.at = body if top.undefined else top.end
+            self.inside.pop()
+        elif tag != _ITEM:
+            raise Rejected(Rejected.CANNOT_UNDERSTAND, "a sequence holds something other than items")
+        elif length == UNDEFINED and top.kind is _Kind.SEQUENCE:
+            self._enter(_Kind.DATA_SET, body, top.end, True, top.syntax)
+        elif body + length > top.end:
+            raise _truncated()
+        elif len(self.inside) == 2 and self.top_sequence in self.wanted_sequences:
+            self._enter(_Kind.DATA_SET, body, body + length, False, top.syntax)
+        else:
+            self.at = body + length
+
+    def _element(self, top: _Open) -> bool:
+        """Step over one element or into it; true at encapsulated pixel data that need no walk."""
+        tag, _ = self._tag_and_length(top)
+        if tag >> 16 == 0xFFFE:
+            self._delimiter(top, tag)
+            return False
+        tags, sequence = self._wanted_here()
+        element = Element(*_read_element(self.data, self.at, top.end, top.syntax), sequence)
+        at_top, end = len(self.inside) == 1, element.start + element.length
+        if at_top and tag in PIXEL_DATA:
+            return self._pixels(element, top)
+        if element.length != UNDEFINED:
+            if end > top.end:
+                raise _truncated()
+            if tag in tags:
+                self.found.append(element)
+        if element.length == UNDEFINED or (at_top and tag in self.wanted_sequences):
+            self._enter_sequence(element, top)
+        else:
+            self.at = end
+        return False
+
+    def _enter_sequence(self, element: Element, top: _Open) -> None:
+        undefined = element.length == UNDEFINED
+        if len(self.inside) == 1:
+            self.top_sequence = element.tag
+        kind = _Kind.FRAGMENTS if element.vr in ("OB", "OW") else _Kind.SEQUENCE
+        # PS3.5 6.2.2 note 4: what was written as UN of undefined length is implicit VR little endian inside.
+        syntax = IMPLICIT_LITTLE if element.vr == "UN" else top.syntax
+        end = top.end if undefined else element.start + element.length
+        self._enter(kind, element.start, end, undefined, syntax)
+
+    def _enter(self, kind: _Kind, at: int, end: int, undefined: bool, syntax: Syntax) -> None:
+        if len(self.inside) > 2 * MAX_DEPTH:
+            raise Rejected(Rejected.CANNOT_UNDERSTAND, "data set has too many nested sequences")
+        self.inside.append(_Open(kind, end, undefined, syntax))
+        self.at = at
+
+    def _delimiter(self, top: _Open, tag: int) -> None:
+        """A delimiter among elements: the end of an item of undefined length, or one that a device got wrong."""
+        if len(self.inside) > 1 and top.undefined:
+            self.inside.pop()
+            if tag == _ITEM_END:
+                self.at += 8
+        elif tag in (_ITEM_END, _SEQUENCE_END):
+            self.at += 8  # the end of something that had a length and needed none
+        else:
+            raise Rejected(Rejected.CANNOT_UNDERSTAND, "an item stands outside of a sequence")
+
+    def _pixels(self, element: Element, top: _Open) -> bool:
+        """Step over pixel data; true where nothing more need or can be looked at."""
+        self.found.append(element)
+        if element.length == UNDEFINED:
+            if self.prefix or self._ends_with_delimiter(top.syntax):
+                return True
+            self._enter(_Kind.FRAGMENTS, element.start, self.size, True, top.syntax)
+            self._walk_fragments()
+        elif element.start + element.length <= self.size:
+            self.at = element.start + element.length
+        elif self.prefix:
+            return True
+        else:
+            raise _truncated()
+        self.pixels_seen = True
+        return False
+
+    def _walk_fragments(self) -> None:
+        """Go through the fragments of the pixel data; some archives leave out the delimiter behind the last."""
+        depth = len(self.inside)
+        while self.left > 0:
+            self.left -= 1
+            if self.at == self.size:
+                return
+            self._item(self.inside[-1])
+            if len(self.inside) < depth:
+                return
+        raise Rejected(Rejected.CANNOT_UNDERSTAND, "pixel data has too many fragments")
+
+    def _tag_and_length(self, top: _Open) -> tuple[int, int]:
+        if self.at + 8 > top.end:
+            raise _truncated()
+        group, number, length = _TAG_AND_LENGTH[top.syntax.big_endian].unpack_from(self.data, self.at)
+        return group << 16 | number, length
+
+    def _is_padding(self) -> bool:
+        """Whether nothing but zero bytes follow: some devices fill up a block."""
+        if bytes(self.data[self.at : self.at + 4]).strip(b"\0"):
+            return False
+        rest = bytes(self.data[self.at : self.at + MAX_PADDING + 1])
+        # One zero byte can also be half of a group number that was cut off.
+        return 2 <= len(rest) <= MAX_PADDING and not rest.strip(b"\0")
+
+    def _ends_with_delimiter(self, syntax: Syntax) -> bool:
+        return bytes(self.data[-8:]) == _TAG_AND_LENGTH[syntax.big_endian].pack(0xFFFE, 0xE0DD, 0)
+
+
+def _read_element(data: memoryview, at: int, end: int, syntax: Syntax) -> tuple[int, str, int, int]:
+    """Tag, VR ("" if not given), start of the value and length of the element at `at`; 8 bytes must be there."""
+    group, number, vr, short = _EXPLICIT[syntax.big_endian].unpack_from(data, at)
+    tag = group << 16 | number
+    if syntax.explicit:
+        if vr in _SHORT:
+            return tag, vr.decode("ascii"), at + 8, short
+        if vr in _LONG and short == 0:
+            if at + 12 > end:
+                raise _truncated()
+            return tag, vr.decode("ascii"), at + 12, _LENGTH[syntax.big_endian].unpack_from(data, at + 8)[0]
+    elif vr not in _SHORT and vr not in _LONG:
+        return tag, "", at + 8, _LENGTH[syntax.big_endian].unpack_from(data, at + 4)[0]
+    return _odd_element(data, at, end, syntax)
+
+
+_Form = tuple[int, str, int, int]
+
+
+def _odd_element(data: memoryview, at: int, end: int, syntax: Syntax) -> _Form:
+    """An element that does not follow `syntax`: the first form behind which the data goes on.
+
+    There are devices that mix implicit elements into explicit data sets or the reverse, write `??` or spaces for a
+    VR that they do not know, or write OB and UN with a length of 16 bits.
+    """
+    group, number, vr, short = _EXPLICIT[syntax.big_endian].unpack_from(data, at)
+    length = _LENGTH[syntax.big_endian]
+    tag, name = group << 16 | number, vr.decode("ascii") if vr in _SHORT or vr in _LONG else ""
+    implicit = (tag, "", at + 8, length.unpack_from(data, at + 4)[0])
+    forms = [(tag, name, at + 8, short)]
+    if vr not in _SHORT and at + 12 <= end:
+        forms.insert(0 if short == 0 else 1, (tag, name, at + 12, length.unpack_from(data, at + 8)[0]))
+    if name or vr.isalpha() or vr in _UNKNOWN:
+        forms.append(implicit)
+    else:
+        forms.insert(0, implicit)
+    fallback = forms[0] if syntax.explicit else implicit
+    return next((form for form in forms if _goes_on(data, form, form is implicit, end, syntax)), fallback)
+
+
+def _goes_on(data: memoryview, form: _Form, implicit: bool, end: int, syntax: Syntax) -> bool:
+    """Whether a value read as `form` is followed by the end, a delimiter or an element with a higher tag."""
+    tag, vr, start, length = form
+    if length == UNDEFINED:
+        return vr in ("", "SQ", "UN", "OB", "OW")
+    after = start + length
+    if after + 8 > end:
+        return after == end
+    group, number, next_vr, _ = _EXPLICIT[syntax.big_endian].unpack_from(data, after)
+    if group == 0xFFFE:
+        return True
+    named = next_vr in _SHORT or next_vr in _LONG or next_vr in _UNKNOWN
+    return bool((group << 16 | number) > tag) and (implicit or named)
+
+
+def _truncated() -> Rejected:
+    return Rejected(Rejected.CANNOT_UNDERSTAND, "data set is truncated")

@@ -1,0 +1,246 @@
+"""The side that asks for an association (SCU): C-ECHO and C-STORE to a peer.
+
+In: where the peer is, what to propose, data sets as files. Out: accepted contexts, the peer's statuses. Raises
+Transient for what a later try may cure, Permanent for what a person must, each with a sentence for that person.
+Never transcodes, never logs.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import socket
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Final, Self
+
+from pacsnode.dimse import associate, commands, pdus
+from pacsnode.dimse.associate import MOST_CONTEXTS
+from pacsnode.dimse.commands import CommandSet, Status
+from pacsnode.dimse.part10 import read_meta
+from pacsnode.dimse.pdus import AssociationLost, ProtocolViolation
+from pacsnode.dimse.transport import Transport
+from pacsnode.errors import Permanent, Transient
+
+VERIFICATION: Final = "1.2.840.10008.1.1"
+IMPLICIT_VR_LITTLE_ENDIAN: Final = "1.2.840.10008.1.2"
+EXPLICIT_VR_LITTLE_ENDIAN: Final = "1.2.840.10008.1.2.1"
+ECHO_CONTEXT: Final = (VERIFICATION, (IMPLICIT_VR_LITTLE_ENDIAN,))
+
+Context = tuple[str, tuple[str, ...]]
+"""An abstract syntax and the transfer syntaxes proposed for it."""
+
+
+@dataclass(frozen=True)
+class Timeouts:
+    """How long to wait for a peer: to connect, for its A-ASSOCIATE answer, for one PDU, for the answer to a request."""
+
+    connect_s: float = 10.0
+    acse_s: float = 30.0
+    pdu_s: float = 60.0
+    dimse_s: float = 300.0
+
+
+_REJECTIONS: Final = {
+    (1, 2): "it does not support the DICOM application context",
+    (1, 3): "it does not know our AE title {calling}: register it at the peer",
+    (1, 7): "it is not called {called}: check the AE title of the peer",
+    (2, 2): "it does not support our protocol version",
+    (3, 1): "it is congested for the moment",
+    (3, 2): "it has as many associations as it allows",
+}
+"""A-ASSOCIATE-RJ source and reason (PS3.8 table 9-21) as a sentence for the person who must act."""
+
+
+def contexts_for(pairs: Iterable[tuple[str, str]]) -> tuple[Context, ...]:
+    """One context for each different (SOP class, transfer syntax): so the peer cannot pick a syntax that we lack.
+
+    Raises Permanent for more than the 128 that one association has room for.
+    """
+    contexts = tuple((sop_class, (transfer_syntax,)) for sop_class, transfer_syntax in dict.fromkeys(pairs))
+    if len(contexts) > MOST_CONTEXTS:
+        raise Permanent(f"{len(contexts)} presentation contexts do not fit one association: send in several")
+    return contexts
+
+
+class Association:
+    """One association that we asked for; as a context manager it is released at the end, aborted on an exception."""
+
+    def __init__(
+        self,
+        transport: Transport,
+        accepted: dict[tuple[str, str], int],
+        maximum_length: int,
+        timeouts: Timeouts,
+    ) -> None:
+        self._transport = transport
+        self._accepted = accepted
+        self._maximum_length = maximum_length
+        self._timeouts = timeouts
+        self._message_id = 0
+        self._open = True
+
+    @classmethod
+    def request(
+        cls,
+        host: str,
+        port: int,
+        calling_ae_title: str,
+        called_ae_title: str,
+        contexts: Sequence[Context],
+        timeouts: Timeouts = Timeouts(),
+    ) -> Self:
+        """Ask `called_ae_title` at `host`:`port` for an association. Raises Transient and Permanent."""
+        if not 0 < len(contexts) <= MOST_CONTEXTS:
+            raise Permanent(f"{len(contexts)} presentation contexts: an association has 1 to {MOST_CONTEXTS}")
+        request = associate.encode_request(calling_ae_title, called_ae_title, contexts)
+        transport = Transport(_connect(host, port, timeouts.connect_s), pdu_timeout_s=timeouts.pdu_s)
+        try:
+            transport.send(request)
+            kind, answer = transport.read_pdu(limit=pdus.LONGEST_ASSOCIATE_BYTES, wait_s=timeouts.acse_s)
+            items = _accepted_items(kind, answer, calling_ae_title, called_ae_title)
+            pdus.payload_bytes(items.maximum_length)
+        except ProtocolViolation as violation:
+            _abort(transport, violation.reason)
+            raise
+        except BaseException:
+            transport.close()
+            raise
+        accepted = {}
+        for index, (abstract_syntax, proposed) in enumerate(contexts):
+            transfer_syntax = items.accepted.get(2 * index + 1)
+            if transfer_syntax in proposed:
+                accepted[abstract_syntax, transfer_syntax] = 2 * index + 1
+        return cls(transport, accepted, items.maximum_length, timeouts)
+
+    @property
+    def accepted(self) -> frozenset[tuple[str, str]]:
+        """The (abstract syntax, transfer syntax) pairs that the peer takes."""
+        return frozenset(self._accepted)
+
+    def echo(self) -> Status:
+        """C-ECHO. Raises Permanent if Verification was not proposed or not accepted."""
+        context_id = self._context(VERIFICATION, "")
+        self._message_id = self._message_id % 0xFFFF + 1
+        command = commands.echo_request(self._message_id, VERIFICATION)
+        with self._aborting():
+            self._transport.send(pdus.command_pdus(context_id, command, self._maximum_length))
+            return self._answer(commands.C_ECHO_RSP)
+
+    def store(
+        self, sop_class_uid: str, sop_instance_uid: str, transfer_syntax_uid: str, data_set: io.BufferedIOBase
+    ) -> Status:
+        """C-STORE of the bytes of `data_set` from its position to its end, as they are; what the peer answered.
+
+        Raises Permanent if the peer does not accept this SOP class in this transfer syntax, Transient if it leaves.
+        """
+        context_id = self._context(sop_class_uid, transfer_syntax_uid)
+        self._message_id = self._message_id % 0xFFFF + 1
+        command = commands.store_request(self._message_id, sop_class_uid, sop_instance_uid)
+        prefix = pdus.command_pdus(context_id, command, self._maximum_length)
+        with self._aborting():
+            self._transport.send_message(prefix, context_id, data_set, self._maximum_length)
+            return self._answer(commands.C_STORE_RSP)
+
+    def store_file(self, path: Path) -> Status:
+        """C-STORE of a Part 10 file, its data set as it lies there."""
+        with path.open("rb") as file:
+            meta = read_meta(file)
+            return self.store(meta.sop_class_uid, meta.sop_instance_uid, meta.transfer_syntax_uid, file)
+
+    def release(self) -> None:
+        """A-RELEASE and close. What was answered before stays true, whatever the peer does now."""
+        if not self._open:
+            return
+        self._open = False
+        with contextlib.suppress(AssociationLost):
+            self._transport.send(pdus.RELEASE_RQ_PDU)
+            self._transport.read_pdu(limit=pdus.LONGEST_PDU_BYTES, wait_s=self._timeouts.acse_s)
+        self._transport.close()
+
+    def abort(self) -> None:
+        """A-ABORT and close."""
+        if self._open:
+            self._open = False
+            _abort(self._transport, pdus.NOT_SPECIFIED, source=pdus.BY_USER)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
+        if error is None:
+            self.release()
+        else:
+            self.abort()
+
+    def _context(self, abstract_syntax: str, transfer_syntax: str) -> int:
+        """The id of the accepted context; any transfer syntax where "" is asked."""
+        if not self._open:
+            raise Transient("the association has ended")
+        for (accepted_class, accepted_syntax), context_id in self._accepted.items():
+            if accepted_class == abstract_syntax and transfer_syntax in ("", accepted_syntax):
+                return context_id
+        raise Permanent(f"the peer does not accept SOP class {abstract_syntax} in transfer syntax {transfer_syntax}")
+
+    @contextlib.contextmanager
+    def _aborting(self) -> Iterator[None]:
+        try:
+            yield
+        except ProtocolViolation as violation:
+            self._open = False
+            _abort(self._transport, violation.reason)
+            raise
+        except BaseException:
+            self.abort()
+            raise
+
+    def _answer(self, command_field: int) -> Status:
+        """The response to the request just sent."""
+        command = self._read_command()
+        if command.command_field != command_field or command.message_id != self._message_id:
+            raise ProtocolViolation("the peer answered something that was not asked")
+        if command.has_data_set:
+            raise ProtocolViolation("the peer answered with a data set")
+        return command.status
+
+    def _read_command(self) -> CommandSet:
+        data = b""
+        while True:
+            fragments = self._transport.read_fragments(wait_s=self._timeouts.dimse_s)
+            data += b"".join(fragments.pieces)
+            if not fragments.is_command or len(data) > commands.LONGEST_COMMAND_BYTES:
+                raise ProtocolViolation("the peer answered with something else than a command set")
+            if fragments.is_last:
+                return commands.parse(data)
+
+
+def _connect(host: str, port: int, timeout_s: float) -> socket.socket:
+    try:
+        return socket.create_connection((host, port), timeout=timeout_s)
+    except socket.gaierror as error:
+        raise Transient(f"the host name {host} cannot be resolved: {error.strerror}") from error
+    except TimeoutError:
+        raise Transient(f"{host}:{port} does not answer: is the machine on, and does the firewall let us?") from None
+    except OSError as error:
+        raise Transient(f"no connection to {host}:{port}: {error.strerror}; does a DICOM service run there?") from error
+
+
+def _accepted_items(kind: int, answer: bytes, calling: str, called: str) -> associate.Items:
+    if kind == pdus.ASSOCIATE_AC and len(answer) >= associate.ITEMS_OFFSET:
+        return associate.decode_items(answer[associate.ITEMS_OFFSET :])
+    if kind == pdus.ABORT:
+        raise Transient("the peer aborted the association request")
+    if kind != pdus.ASSOCIATE_RJ or len(answer) != 10:
+        raise ProtocolViolation("the peer answered the association request with another PDU", pdus.UNEXPECTED_PDU)
+    result, source, reason = answer[7], answer[8], answer[9]
+    why = _REJECTIONS.get((source, reason), f"it gives no reason (source {source}, reason {reason})")
+    text = "the peer rejected the association: " + why.format(calling=calling, called=called)
+    raise Permanent(text) if result == 1 else Transient(text)
+
+
+def _abort(transport: Transport, reason: int, *, source: int = pdus.BY_PROVIDER) -> None:
+    with contextlib.suppress(AssociationLost):  # it has gone by itself
+        transport.send(pdus.abort_pdu(source, reason))
+    transport.close()

@@ -1,0 +1,59 @@
+"""The file meta information of a Part 10 file, read by hand (PS3.10 7.1): what a C-STORE of the file needs.
+
+In: an open file. Out: three UIDs, and the file positioned at its data set. Never reads the data set.
+"""
+
+from __future__ import annotations
+
+import io
+import struct
+from dataclasses import dataclass
+from typing import Final
+
+from pacsnode.dicom.uids import is_safe
+from pacsnode.errors import Permanent
+
+_LONG_LENGTH_VRS: Final = frozenset((b"OB", b"OW", b"SQ", b"UN", b"UT", b"OD", b"OF", b"OL", b"OV", b"UC", b"UR"))
+_MEDIA_STORAGE_SOP_CLASS_UID: Final = 0x0002
+_MEDIA_STORAGE_SOP_INSTANCE_UID: Final = 0x0003
+_TRANSFER_SYNTAX_UID: Final = 0x0010
+_LONGEST_META_BYTES: Final = 1 << 20
+
+
+@dataclass(frozen=True)
+class FileMeta:
+    """Which object a Part 10 file holds, and how it is encoded."""
+
+    sop_class_uid: str
+    sop_instance_uid: str
+    transfer_syntax_uid: str
+
+
+def read_meta(file: io.BufferedIOBase) -> FileMeta:
+    """Read the meta information of `file`, leave it at its data set. Raises Permanent if it is no Part 10 file."""
+    file.seek(0)
+    if file.read(132)[128:] != b"DICM":
+        raise Permanent("not a DICOM Part 10 file: the prefix DICM is missing")
+    values: dict[int, str] = {}
+    while file.tell() < _LONGEST_META_BYTES:
+        start = file.tell()
+        header = file.read(8)
+        if len(header) < 8 or header[:2] != b"\x02\x00":
+            file.seek(start)  # group length (0002,0000) is wrong in some files: the first other group ends the meta
+            break
+        element = int.from_bytes(header[2:4], "little")
+        if header[4:6] in _LONG_LENGTH_VRS:
+            length = int.from_bytes(file.read(4), "little")
+        else:
+            (length,) = struct.unpack_from("<H", header, 6)
+        if length > _LONGEST_META_BYTES:
+            raise Permanent("the file meta information is damaged")
+        values[element] = file.read(length).decode("ascii", errors="replace").rstrip("\0 ")
+    meta = FileMeta(
+        values.get(_MEDIA_STORAGE_SOP_CLASS_UID, ""),
+        values.get(_MEDIA_STORAGE_SOP_INSTANCE_UID, ""),
+        values.get(_TRANSFER_SYNTAX_UID, ""),
+    )
+    if not (is_safe(meta.sop_class_uid) and is_safe(meta.sop_instance_uid) and is_safe(meta.transfer_syntax_uid)):
+        raise Permanent("the file meta information lacks a UID that a C-STORE needs")
+    return meta

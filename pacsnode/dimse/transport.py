@@ -1,0 +1,281 @@
+"""One DICOM connection: PDUs in and out of a blocking socket, each within its time limit.
+
+In: a connected socket. Out: whole A-ASSOCIATE PDUs, and P-DATA as slices of the receive buffer, not copied. Never
+polls, never looks into a command or a data set, never waits for a peer without a limit.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import socket
+import time
+from dataclasses import dataclass
+from typing import Final
+
+from pacsnode.dimse import pdus
+from pacsnode.dimse.pdus import (
+    Aborted,
+    ConnectionLost,
+    ProtocolViolation,
+    ReleaseRequested,
+    TimedOut,
+)
+from pacsnode.errors import Permanent
+
+_BUFFER_BYTES: Final = 1 << 20
+"""1 MB received faster than 256 KB and 160 KB (ratio 0.88 : 0.81 : 0.78 of one yardstick)."""
+_LEAST_ROOM_BYTES: Final = 65536
+_MOST_PIECES: Final = 512
+"""Half of IOV_MAX: a consumer may hand all pieces to one writev with a header of its own."""
+_SEND_BYTES: Final = 4 * (pdus.ANNOUNCED_PDU_BYTES + 6)
+_LINGER_BYTES: Final = 1 << 24
+_TCP_QUICKACK: Final[int | None] = getattr(socket, "TCP_QUICKACK", None)
+
+
+@dataclass(slots=True)
+class Fragments:
+    """What has arrived of one command set or data set. The pieces die with the next read from the transport."""
+
+    context_id: int
+    is_command: bool
+    is_last: bool
+    pieces: list[memoryview]
+
+
+class Transport:
+    """A connected socket that speaks PDUs. One thread reads and writes; `cancel` alone may come from another."""
+
+    def __init__(self, connection: socket.socket, *, pdu_timeout_s: float) -> None:
+        self._socket = connection
+        self._pdu_timeout_s = pdu_timeout_s
+        self._view = memoryview(bytearray(_BUFFER_BYTES))
+        self._start = self._end = 0  # what lies in the buffer, not yet read
+        self._pdu_left = self._pdv_left = 0  # bytes still to come of the P-DATA-TF and of the PDV in progress
+        self._context_id = self._control = 0
+        self._in_message = False
+        self._deadline: float | None = None  # when the PDU in progress must be whole
+        self._cancelled = False
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self._acknowledge_at_once()
+
+    def _acknowledge_at_once(self) -> None:
+        """Free the last segment of a sender with Nagle on (DCMTK): the kernel forgets the option, so set it again."""
+        if _TCP_QUICKACK is not None:
+            with contextlib.suppress(OSError):  # the peer may be gone; the next read says so
+                self._socket.setsockopt(socket.IPPROTO_TCP, _TCP_QUICKACK, 1)
+
+    # reading
+
+    def read_pdu(self, *, limit: int, wait_s: float) -> tuple[int, bytes]:
+        """The next PDU whole, as (type, bytes with its header), within `wait_s` from now.
+
+        Raises ProtocolViolation for one longer than `limit`, and as the connection ends.
+        """
+        self._deadline = time.monotonic() + wait_s
+        header = self._need(6)
+        length = int.from_bytes(header[2:6], "big")
+        kind = header[0]
+        if not pdus.ASSOCIATE_RQ <= kind <= pdus.ABORT:
+            raise ProtocolViolation(f"unknown PDU type 0x{kind:02X}", pdus.UNRECOGNISED_PDU)
+        if length > limit:
+            raise ProtocolViolation(f"a PDU of {length} bytes, {limit} are allowed")
+        pdu = bytes(self._need(6 + length))
+        self._start += len(pdu)
+        self._deadline = None
+        return kind, pdu
+
+    def _need(self, size: int) -> memoryview:
+        """The next `size` bytes, moved to the front of the buffer; only called when no fragment is lent out."""
+        if self._start:
+            self._compact()
+        while self._end < size:
+            self._receive(self._pdu_timeout_s)
+        return self._view[:size]
+
+    def _compact(self) -> None:
+        left = self._end - self._start
+        self._view[:left] = self._view[self._start : self._end]
+        self._start, self._end = 0, left
+
+    def read_fragments(self, *, wait_s: float) -> Fragments:
+        """The next part of a message: of a data set up to a buffer full, and never past the end of either half.
+
+        `wait_s` is the patience for the first byte of a message; inside one, each PDU has the transport's limit.
+        Raises ReleaseRequested, Aborted, ConnectionLost, TimedOut, ProtocolViolation.
+        """
+        pieces: list[memoryview] = []
+        if self._start == self._end:
+            self._start = self._end = 0
+        while True:
+            is_last = self._collect(pieces)
+            full = len(self._view) - self._end < _LEAST_ROOM_BYTES or len(pieces) >= _MOST_PIECES
+            is_command = bool(self._control & pdus.COMMAND)
+            if is_last or (pieces and (full or is_command)):
+                return Fragments(self._context_id, is_command, is_last, pieces)
+            if full:
+                self._compact()  # nothing is lent out, and no more than a header is moved
+            self._receive(self._pdu_timeout_s if self._in_message else wait_s)
+
+    def _collect(self, pieces: list[memoryview]) -> bool:
+        """Append the pieces that lie in the buffer; True when the last one of a command or data set is among them."""
+        while len(pieces) < _MOST_PIECES:
+            if not self._pdv_left and not self._next_pdv():
+                return False
+            size = min(self._pdv_left, self._end - self._start)
+            if size:
+                pieces.append(self._view[self._start : self._start + size])
+                self._start += size
+                self._pdv_left -= size
+                self._pdu_left -= size
+            if self._pdv_left:
+                return False
+            if not self._pdu_left:
+                self._deadline = None
+            if self._control & pdus.LAST:
+                self._in_message = False
+                return True
+        return False
+
+    def _next_pdv(self) -> bool:
+        """Read the header of the next presentation data value; False when it is not yet whole in the buffer."""
+        if not self._pdu_left and not self._next_p_data():
+            return False
+        if self._pdu_left < 6:
+            raise ProtocolViolation("a presentation data value that is cut off")
+        if self._end - self._start < 6:
+            return False
+        at = self._start
+        length = int.from_bytes(self._view[at : at + 4], "big")
+        context_id, control = self._view[at + 4], self._view[at + 5] & 0x03
+        if length < 2 or length + 4 > self._pdu_left:
+            raise ProtocolViolation("a presentation data value that is longer than its PDU")
+        if self._in_message and (context_id, control & pdus.COMMAND) != (
+            self._context_id,
+            self._control & pdus.COMMAND,
+        ):
+            raise ProtocolViolation("fragments of two messages are mixed")
+        self._context_id, self._control, self._in_message = context_id, control, True
+        self._start += 6
+        self._pdu_left -= 6
+        self._pdv_left = length - 2
+        return True
+
+    def _next_p_data(self) -> bool:
+        """Read the header of the next PDU; False when it is not yet whole. Raises for all that is not P-DATA-TF."""
+        available = self._end - self._start
+        if available < 6:
+            return False
+        kind = self._view[self._start]
+        length = int.from_bytes(self._view[self._start + 2 : self._start + 6], "big")
+        if kind == pdus.P_DATA_TF:
+            if not 6 <= length <= pdus.LONGEST_PDU_BYTES:
+                raise ProtocolViolation(f"a P-DATA-TF PDU of {length} bytes")
+            self._start += 6
+            self._pdu_left = length
+            return True
+        if kind not in (pdus.RELEASE_RQ, pdus.ABORT):
+            known = pdus.ASSOCIATE_RQ <= kind <= pdus.ABORT
+            reason = pdus.UNEXPECTED_PDU if known else pdus.UNRECOGNISED_PDU
+            raise ProtocolViolation(f"PDU type 0x{kind:02X} inside an association", reason)
+        if length != 4:
+            raise ProtocolViolation(f"PDU type 0x{kind:02X} of {length} bytes")
+        if available < 10:
+            return False
+        source, reason = self._view[self._start + 8], self._view[self._start + 9]
+        self._start += 10
+        raise ReleaseRequested("the peer releases") if kind == pdus.RELEASE_RQ else Aborted(source, reason)
+
+    def _receive(self, wait_s: float) -> None:
+        """Read once from the socket, behind what lies in the buffer."""
+        now = time.monotonic()
+        if self._deadline is None and (self._pdu_left or self._end > self._start):
+            self._deadline = now + self._pdu_timeout_s
+        patience_s = wait_s if self._deadline is None else self._deadline - now
+        if self._cancelled:
+            raise ConnectionLost("ended by the node")
+        if patience_s <= 0:
+            raise TimedOut("a PDU did not arrive within its time limit")
+        try:
+            self._socket.settimeout(patience_s)
+            count = self._socket.recv_into(self._view[self._end :])
+        except TimeoutError:
+            raise TimedOut("the peer is silent") from None
+        except OSError as error:
+            raise ConnectionLost(f"the connection broke: {error.strerror}") from error
+        if not count:
+            raise ConnectionLost("the peer closed the connection")
+        self._end += count
+
+    # writing
+
+    def send(self, data: bytes | bytearray | memoryview) -> None:
+        """Send all of `data` within a PDU's time limit; expect an answer at once."""
+        try:
+            self._socket.settimeout(self._pdu_timeout_s)
+            self._socket.sendall(data)
+        except TimeoutError:
+            raise TimedOut("the peer does not take what is sent") from None
+        except OSError as error:
+            raise ConnectionLost(f"the connection broke: {error.strerror}") from error
+        self._acknowledge_at_once()
+
+    def send_message(self, command: bytes, context_id: int, data_set: io.BufferedIOBase, maximum_length: int) -> None:
+        """Send the PDUs of a command, then `data_set` from its position to its end: small messages leave as one send.
+
+        Raises Permanent when the file is cut while it is read: the association is then of no more use.
+        """
+        position = data_set.tell()
+        left = data_set.seek(0, 2) - position
+        data_set.seek(position)
+        payload = pdus.payload_bytes(maximum_length)
+        out = bytearray(len(command) + min(_SEND_BYTES, left + 12 * (left // payload + 1)))
+        out[: len(command)] = command
+        view, used = memoryview(out), len(command)
+        while True:
+            size = min(payload, left)
+            if used + 12 + size > len(out):
+                self.send(view[:used])
+                used = 0
+            left -= size
+            control = 0 if left else pdus.LAST
+            pdus.P_DATA_HEADER.pack_into(out, used, pdus.P_DATA_TF, size + 6, size + 2, context_id, control)
+            _read_exactly(data_set, view[used + 12 : used + 12 + size])
+            used += 12 + size
+            if not left:
+                self.send(view[:used])
+                return
+
+    # ending
+
+    def cancel(self) -> None:
+        """End the reads of another thread: it gets ConnectionLost at its next wait."""
+        self._cancelled = True
+        with contextlib.suppress(OSError):  # already closed: nothing to wake
+            self._socket.shutdown(socket.SHUT_RD)
+
+    def close(self, *, linger_s: float = 0.0) -> None:
+        """Close; with `linger_s`, first let the peer read our last PDU and close: a reset would take it away."""
+        with contextlib.suppress(OSError):  # the line is gone: only the descriptor is left to free
+            if linger_s:
+                self._socket.shutdown(socket.SHUT_WR)
+                self._drain(time.monotonic() + linger_s)
+        self._socket.close()
+
+    def _drain(self, deadline: float) -> None:
+        drained = 0
+        while drained < _LINGER_BYTES and (patience_s := deadline - time.monotonic()) > 0:
+            self._socket.settimeout(patience_s)
+            count = self._socket.recv_into(self._view)
+            if not count:
+                return
+            drained += count
+
+
+def _read_exactly(source: io.BufferedIOBase, target: memoryview) -> None:
+    filled = 0
+    while filled < len(target):
+        count = source.readinto(target[filled:])
+        if not count:
+            raise Permanent("the data set became shorter while it was sent")
+        filled += count

@@ -1,0 +1,139 @@
+"""The gate: what a result must be before it leaves.
+
+In: the Part 10 bytes as they would be sent. Out: nothing, or Permanent with the reason. It reads the bytes back, since
+what counts is what a PACS will read, and it never repairs.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from io import BytesIO
+from typing import Any
+
+import pydicom
+import pydicom.config
+from highdicom._standard_utils import check_required_attributes, get_iod_module_map, get_sop_class_iod_map
+from pydicom.dataset import Dataset
+from pydicom.multival import MultiValue
+
+from pacsnode.dicom import uids
+from pacsnode.encode.header import STANDARD_ROOT, identity_keywords
+from pacsnode.encode.normalise import UTF_8
+from pacsnode.encode.provenance import Origin, uid_values
+from pacsnode.errors import Permanent
+from pacsnode.handover import ResultKind
+
+_COPIED = {"RequestAttributesSequence", "ReferencedRequestSequence"}
+_MATCHED = ("PatientID", "PatientName", "IssuerOfPatientID", "StudyInstanceUID")
+_MAX_DS_CHARACTERS = 16
+_NOT_TABULATED = {"sr-document-content"}  # its table mixes the attributes of all value types of content items
+
+
+def load_tables() -> None:
+    """Read the tables that `check` and highdicom's constructors look into (22 MB of JSON, kept in memory)."""
+    identity_keywords()
+    get_iod_module_map()
+    get_sop_class_iod_map()
+
+
+def check_sources(sources: Mapping[str, Dataset], study_instance_uid: str) -> None:
+    """Raise Permanent unless all sources are of one patient and of the case's study."""
+    if not sources:
+        raise Permanent("the case has no sources")
+    first = next(iter(sources.values()))
+    if first.StudyInstanceUID != study_instance_uid:
+        raise Permanent("the sources belong to another study than the case")
+    for header in sources.values():
+        for keyword in _MATCHED:
+            if str(header.get(keyword, "")) != str(first.get(keyword, "")):
+                raise Permanent(f"the sources of the case disagree in {keyword}")
+
+
+def check(content: bytes, origin: Origin, kind: ResultKind, index: int) -> None:
+    """Raise Permanent unless `content`, the object number `index` of its kind, may leave."""
+    with pydicom.config.disable_value_validation():
+        dataset = pydicom.dcmread(BytesIO(content), stop_before_pixels=True)
+        _check_identity(dataset, origin.first)
+        _check_own_uids(dataset, origin, kind, index)
+        _check_references(dataset, origin)
+        _check_numbers(dataset)
+        _check_modules(dataset)
+    if dataset.get("SpecificCharacterSet") != UTF_8:
+        raise Permanent("the result is not in UTF-8")
+    if kind == "sr" and dataset.get("VerificationFlag") != "UNVERIFIED":
+        raise Permanent("the report claims to be verified")
+
+
+def _check_identity(dataset: Dataset, header: Dataset) -> None:
+    for keyword in sorted(identity_keywords()):
+        ours, theirs = _plain(dataset.get(keyword)), _plain(header.get(keyword))
+        if ours != theirs:
+            raise Permanent(f"{keyword} of the result is not that of its source")
+
+
+def _plain(value: Any) -> Any:
+    """`value` for comparison: text, tuples of text, nested; what is absent equals what is empty."""
+    if isinstance(value, Dataset):
+        return {str(element.tag): _plain(element.value) for element in value}
+    if isinstance(value, (pydicom.Sequence, MultiValue, list)):
+        return tuple(_plain(v) for v in value)
+    return "" if value is None else str(value)
+
+
+def _check_own_uids(dataset: Dataset, origin: Origin, kind: ResultKind, index: int) -> None:
+    key = origin.request.case.key
+    expected = {
+        "SOPInstanceUID": uids.derive(key, kind, str(index)),
+        "SeriesInstanceUID": uids.derive(key, kind, "series"),
+        "StudyInstanceUID": origin.request.case.study_instance_uid,
+    }
+    for keyword, uid in expected.items():
+        if dataset.get(keyword) != uid:
+            raise Permanent(f"{keyword} of the result is not the derived one")
+    allowed = origin.source_uids | origin.uids.known | {origin.request.node.device_uid}
+    for uid in uid_values(dataset):
+        if not uid.startswith(STANDARD_ROOT) and uid not in allowed:
+            raise Permanent(f"the UID {uid[:64]} is neither derived nor the source's")
+        if uid not in origin.source_uids and not uids.is_valid(uid):
+            raise Permanent(f"{uid[:64]} is no UID")
+
+
+def _check_references(dataset: Dataset, origin: Origin) -> None:
+    known = {*origin.sources, *origin.uids.known, *(p.SOPInstanceUID for p in origin.predecessors)}
+    for element in _walk(dataset):
+        if element.keyword == "ReferencedSOPInstanceUID" and element.value not in known:
+            raise Permanent(f"the result refers to {str(element.value)[:64]}, which is not of this case")
+
+
+def _walk(dataset: Dataset) -> Iterator[pydicom.DataElement]:
+    """All elements but those copied from the source, whose references are the hospital's own."""
+    for element in dataset:
+        if element.keyword in identity_keywords() or element.keyword in _COPIED:
+            continue
+        yield element
+        if element.VR == "SQ":
+            for item in element.value:
+                yield from _walk(item)
+
+
+def _check_numbers(dataset: Dataset) -> None:
+    if "ContentSequence" not in dataset:
+        return
+    for element in _walk(dataset):
+        if element.keyword == "NumericValue" and len(str(element.value)) > _MAX_DS_CHARACTERS:
+            raise Permanent("a number of the report is longer than its VR allows")
+        if element.keyword in ("NumericValue", "FloatingPointValue") and not math.isfinite(element.value):
+            raise Permanent("a number of the report is not finite")
+
+
+def _check_modules(dataset: Dataset) -> None:
+    """The mandatory modules' type 1 and 2 attributes are there (highdicom's tables of PS3.3)."""
+    iod = get_sop_class_iod_map()[dataset.SOPClassUID]
+    for module in get_iod_module_map()[iod]:
+        if module["usage"] != "M" or module["key"] in _NOT_TABULATED:
+            continue
+        try:
+            check_required_attributes(dataset, module["key"], recursive=False)
+        except AttributeError as error:
+            raise Permanent(f"{module['key']}: {error}") from error

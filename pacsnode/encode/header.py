@@ -1,0 +1,136 @@
+"""The attributes that every result shares with its source, and nothing random or of now left in it.
+
+In: a highdicom object and the normalised headers of the case. Out: the same object with the source's patient and
+study, our times and UIDs; and its Part 10 bytes. Never decides what is clinically said.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from io import BytesIO
+
+import pydicom.config
+from highdicom._standard_utils import get_module_attribute_map
+from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.filewriter import dcmwrite
+from pydicom.multival import MultiValue
+from pydicom.uid import ExplicitVRLittleEndian
+
+from pacsnode.dicom.uids import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
+from pacsnode.encode.provenance import Origin, processing_equipment
+from pacsnode.handover import ResultKind
+
+STANDARD_ROOT = "1.2.840.10008."
+
+_IDENTITY_MODULES = (
+    "patient",
+    "general-study",
+    "patient-study",
+    "clinical-trial-subject",
+    "clinical-trial-study",
+)
+_WANTED_BY_HIGHDICOM = (
+    "PatientID",
+    "PatientName",
+    "PatientBirthDate",
+    "PatientSex",
+    "AccessionNumber",
+    "StudyID",
+    "StudyDate",
+    "StudyTime",
+    "ReferringPhysicianName",
+)
+
+
+@lru_cache(1)
+def identity_keywords() -> frozenset[str]:
+    """Keywords of the Patient and Study modules (PS3.3 C.7.1, C.7.2): equal in all objects of a study."""
+    modules = get_module_attribute_map()
+    return frozenset(str(a["keyword"]) for m in _IDENTITY_MODULES for a in modules[m] if not a["path"])
+
+
+def evidence(header: Dataset) -> Dataset:
+    """`header` with patient and study emptied, for highdicom, which refuses what real consoles write there.
+
+    `stamp` puts the true values into the finished object.
+    """
+    emptied = Dataset()
+    for element in header:
+        if element.keyword not in identity_keywords() or element.keyword == "StudyInstanceUID":
+            emptied.add(element)
+    for keyword in _WANTED_BY_HIGHDICOM:
+        setattr(emptied, keyword, "")
+    return emptied
+
+
+def stamp(dataset: Dataset, origin: Origin, kind: ResultKind, index: int) -> None:
+    """Give `dataset` its source's patient and study, our equipment and times, and only derived UIDs."""
+    header = origin.first
+    for keyword in identity_keywords():
+        if keyword in header:
+            dataset[keyword] = header[keyword]
+        elif keyword in dataset and keyword not in _WANTED_BY_HIGHDICOM:
+            del dataset[keyword]
+    started = origin.request.started
+    date, time = started.strftime("%Y%m%d"), started.strftime("%H%M%S.%f")
+    for prefix in ("InstanceCreation", "Content", "Series"):
+        setattr(dataset, f"{prefix}Date", date)
+        setattr(dataset, f"{prefix}Time", time)
+    dataset.StationName = origin.request.node.ae_title[:16]
+    dataset.DeviceUID = origin.request.node.device_uid
+    equipment = [
+        item for item in dataset.ContributingEquipmentSequence if item.get("ManufacturerModelName") != "highdicom"
+    ]
+    dataset.ContributingEquipmentSequence = [*equipment, processing_equipment(origin.algorithm, started)]
+    settle_uids(dataset, origin, (kind, str(index)))
+
+
+def settle_uids(dataset: Dataset, origin: Origin, place: tuple[str, ...]) -> None:
+    """Replace each UID that is neither standard, nor the sources', nor derived: highdicom makes random ones."""
+    known = origin.source_uids | origin.uids.known | {origin.request.node.device_uid}
+    replaced: dict[str, str] = {}
+    for element in dataset.iterall():
+        if element.VR != "UI" or element.is_empty:
+            continue
+        values = [str(v) for v in element.value] if isinstance(element.value, MultiValue) else [str(element.value)]
+        for value in values:
+            if value not in known and value not in replaced and not value.startswith(STANDARD_ROOT):
+                number = str(len(replaced) + 1)
+                replaced[value] = origin.uids.derive(origin.uids.key, *place, "uid", number)
+        if any(value in replaced for value in values):
+            settled = [replaced.get(value, value) for value in values]
+            element.value = settled if len(settled) > 1 else settled[0]
+
+
+def requests(header: Dataset) -> list[Dataset]:
+    """Items of Referenced Request Sequence (0040,A370) from the source's request, for the RIS to match."""
+    items = []
+    for request in header.get("RequestAttributesSequence", []):
+        item = Dataset()
+        item.StudyInstanceUID = header.StudyInstanceUID
+        item.ReferencedStudySequence = []
+        item.RequestedProcedureCodeSequence = request.get("RequestedProcedureCodeSequence", [])
+        item.AccessionNumber = request.get("AccessionNumber") or header.get("AccessionNumber", "")
+        item.PlacerOrderNumberImagingServiceRequest = ""
+        item.FillerOrderNumberImagingServiceRequest = ""
+        for keyword in ("RequestedProcedureID", "RequestedProcedureDescription"):
+            setattr(item, keyword, request.get(keyword, ""))
+        items.append(item)
+    return items
+
+
+def part_10(dataset: Dataset) -> bytes:
+    """`dataset` as a Part 10 file in Explicit VR Little Endian with our file meta information."""
+    meta = FileMetaDataset()
+    meta.MediaStorageSOPClassUID = dataset.SOPClassUID
+    meta.MediaStorageSOPInstanceUID = dataset.SOPInstanceUID
+    meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    meta.ImplementationClassUID = IMPLEMENTATION_CLASS_UID
+    meta.ImplementationVersionName = IMPLEMENTATION_VERSION_NAME
+    dataset.file_meta = meta
+    dataset.preamble = b"\0" * 128
+    buffer = BytesIO()
+    # The source's patient and study go out as they came in, also where a value breaks its VR's rules.
+    with pydicom.config.disable_value_validation():
+        dcmwrite(buffer, dataset, enforce_file_format=True)
+    return buffer.getvalue()

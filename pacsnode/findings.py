@@ -1,0 +1,208 @@
+"""Findings: what one service saw in one case, in the field's terms, with no DICOM object in it.
+
+infer makes them, encode turns them into SR, SEG and pictures; between the two they lie in `runs/<key>/`.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+from dataclasses import asdict, dataclass, field
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pacsnode.dicom.codes import Concept
+
+RECORD = "findings.json"
+"""Written last: its presence means that the record is whole."""
+
+NOT_FOR_DIAGNOSIS = "Not for diagnosis; not evaluated clinically."
+
+
+class Presence(StrEnum):
+    """CID 240. ABSENT only where the model card holds a sensitivity measured on real data."""
+
+    PRESENT = "present"
+    ABSENT = "absent"
+    UNDETERMINED = "undetermined"
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """One number. `derivation` says in words how it was got, where a reader would have to guess."""
+
+    name: Concept
+    value: float
+    unit: Concept
+    site: Concept | None = None
+    laterality: Concept | None = None
+    derivation: str = ""
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """One qualitative finding; `probability` is 0 to 1, None where the method gives none."""
+
+    name: Concept
+    presence: Presence
+    probability: float | None = None
+    comment: str = ""
+
+
+@dataclass(frozen=True)
+class Segment:
+    """One label of a label map: `value` is its number there (1 to n, without gaps)."""
+
+    value: int
+    label: str
+    category: Concept
+    type: Concept
+    laterality: Concept | None = None
+    color_rgb: tuple[int, int, int] = (255, 0, 0)
+
+
+@dataclass(frozen=True)
+class Trace:
+    """A waveform as the reader sees it. `millivolts` has shape (leads, samples); `beats` are sample numbers, from 0."""
+
+    leads: tuple[str, ...]
+    millivolts: NDArray[np.float32]
+    sampling_hz: float
+    beats: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True)
+class Group:
+    """What was seen in one input.
+
+    `source`: SOP Instance UIDs of the input, in the order of the label map's first axis.
+    `label_map`: (frames, rows, columns) uint8 on the grid of the source; 0 is background.
+    `picture`: (rows, columns) uint8, window applied, bright is dense (MONOCHROME2); only for drawing.
+    `notes`: sentences that a reader must know (limits, missing calibration).
+    """
+
+    source: tuple[str, ...]
+    measurements: tuple[Measurement, ...] = ()
+    evaluations: tuple[Evaluation, ...] = ()
+    segments: tuple[Segment, ...] = ()
+    notes: tuple[str, ...] = ()
+    label_map: NDArray[np.uint8] | None = None
+    picture: NDArray[np.uint8] | None = None
+    trace: Trace | None = None
+
+
+@dataclass(frozen=True)
+class Algorithm:
+    """Who says so: every result carries this record (TID 4019, Contributing Equipment, comments)."""
+
+    service: str
+    title: str
+    status: str
+    version: str
+    bundle_hash: str
+    weights_hash: str
+    method: str
+    training_data: str
+    quality: str
+    intended_use: str
+    licence: str
+    device: str
+    procedure: Concept
+    machine_learning: bool
+
+
+@dataclass(frozen=True)
+class Findings:
+    """All groups of one case and the algorithm that made them."""
+
+    algorithm: Algorithm
+    groups: tuple[Group, ...] = field(default_factory=tuple)
+
+
+def save(findings: Findings, folder: Path) -> None:
+    """Write `findings` into `folder` durably (arrays first, then the JSON that names them), mode 0600."""
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    arrays: dict[str, NDArray[Any]] = {}
+    groups: list[dict[str, Any]] = []
+    for number, group in enumerate(findings.groups):
+        plain: dict[str, Any] = {
+            "source": group.source,
+            "measurements": [asdict(m) for m in group.measurements],
+            "evaluations": [asdict(e) for e in group.evaluations],
+            "segments": [asdict(s) for s in group.segments],
+            "notes": group.notes,
+        }
+        if group.label_map is not None:
+            arrays[f"{number}.label_map"] = group.label_map
+        if group.picture is not None:
+            arrays[f"{number}.picture"] = group.picture
+        if group.trace is not None:
+            arrays[f"{number}.millivolts"] = group.trace.millivolts
+            plain["trace"] = {
+                "leads": group.trace.leads,
+                "sampling_hz": group.trace.sampling_hz,
+                "beats": group.trace.beats,
+            }
+        groups.append(plain)
+    buffer = io.BytesIO()
+    np.savez(buffer, **arrays)  # type: ignore[arg-type]  # numpy's stub takes allow_pickle for a name here
+    write_durably(folder / "arrays.npz", buffer.getvalue())
+    text = json.dumps({"algorithm": asdict(findings.algorithm), "groups": groups}, ensure_ascii=False)
+    write_durably(folder / RECORD, text.encode())
+
+
+def load(folder: Path) -> Findings:
+    """Read what `save` wrote. Raises FileNotFoundError where there is no whole record."""
+    plain = json.loads((folder / RECORD).read_text())
+    with np.load(folder / "arrays.npz", allow_pickle=False) as arrays:
+        groups = tuple(_group(number, g, arrays) for number, g in enumerate(plain["groups"]))
+    algorithm = plain["algorithm"] | {"procedure": Concept(**plain["algorithm"]["procedure"])}
+    return Findings(Algorithm(**algorithm), groups)
+
+
+def _group(number: int, plain: dict[str, Any], arrays: Any) -> Group:
+    trace = plain.get("trace")
+    return Group(
+        source=tuple(plain["source"]),
+        measurements=tuple(Measurement(**_concepts(m)) for m in plain["measurements"]),
+        evaluations=tuple(
+            Evaluation(**_concepts(e) | {"presence": Presence(e["presence"])}) for e in plain["evaluations"]
+        ),
+        segments=tuple(Segment(**_concepts(s) | {"color_rgb": tuple(s["color_rgb"])}) for s in plain["segments"]),
+        notes=tuple(plain["notes"]),
+        label_map=arrays.get(f"{number}.label_map"),
+        picture=arrays.get(f"{number}.picture"),
+        trace=None
+        if trace is None
+        else Trace(
+            tuple(trace["leads"]),
+            arrays[f"{number}.millivolts"],
+            trace["sampling_hz"],
+            tuple(trace["beats"]),
+        ),
+    )
+
+
+def _concepts(plain: dict[str, Any]) -> dict[str, Any]:
+    return {k: Concept(**v) if isinstance(v, dict) else v for k, v in plain.items()}
+
+
+def write_durably(path: Path, content: bytes) -> None:
+    """Write a file so that after a crash it is there whole or not at all; mode 0600."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    with os.fdopen(descriptor, "wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.rename(path)
+    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)

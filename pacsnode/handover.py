@@ -1,0 +1,188 @@
+"""What flows between the stages: frozen records, no behaviour. Each stage takes one of them and gives the next.
+
+receive → archive: StoreRequest, InstanceWriter, Stored · archive → route: Study, Instance · route → complete: Candidate
+complete → infer: Case · encode → archive, deliver: ResultObject
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Literal, Protocol
+
+Attributes = Mapping[str, tuple[str, ...]]
+"""Routing attributes by DICOM keyword: values as text, in order; an absent or empty attribute has no key."""
+
+ResultKind = Literal["sr", "seg", "sc"]
+RESULT_KINDS: tuple[ResultKind, ...] = ("sr", "seg", "sc")
+
+
+@dataclass(frozen=True)
+class StoreRequest:
+    """One C-STORE request, as negotiated and as its command set says (PS3.7 9.1.1)."""
+
+    sop_class_uid: str
+    sop_instance_uid: str
+    transfer_syntax_uid: str
+    calling_ae_title: str
+    called_ae_title: str
+    address: str
+    peer: str
+    issuer: str
+
+
+@dataclass(frozen=True)
+class Stored:
+    """How the archive ended a store: durable in each case."""
+
+    verdict: Literal["stored", "duplicate", "aside"]
+    comment: str = ""
+
+
+class InstanceWriter(Protocol):
+    """One object on its way to disk. `commit` or `abort` is called once; `abort` may follow a failed `write`."""
+
+    def write(self, pieces: Sequence[bytes | bytearray | memoryview]) -> None:
+        """Append data set bytes. Raises Rejected (A700) when the disk is full."""
+
+    def commit(self) -> Stored:
+        """Return once file and row are durable. Raises Rejected (A700, A900, C000)."""
+
+    def abort(self) -> None:
+        """Forget the torn object."""
+
+
+class ObjectStore(Protocol):
+    """What receive needs of the archive."""
+
+    def begin(self, request: StoreRequest) -> InstanceWriter:
+        """Open a writer. Raises Rejected (A700) when there is no room."""
+
+
+@dataclass(frozen=True)
+class Instance:
+    """One archived instance as the index knows it. `path` is relative to `files/`."""
+
+    sop_instance_uid: str
+    sop_class_uid: str
+    series_instance_uid: str
+    study_instance_uid: str
+    transfer_syntax_uid: str
+    path: str
+    dataset_sha256: str
+    peer: str
+    received_utc_us: int
+    received_boot_us: int
+    boot_id: str
+    attributes: Attributes
+
+
+@dataclass(frozen=True)
+class Study:
+    """One study with everything received of it so far; results of ours are not in `instances`."""
+
+    study_instance_uid: str
+    issuer: str
+    patient_id: str
+    conflict: str
+    revision: int
+    instances: tuple[Instance, ...]
+
+
+@dataclass(frozen=True)
+class Clause:
+    """One condition of a rule, looked at: `actual` is what the study has, "" with `absent` where it has nothing."""
+
+    attribute: str
+    expected: str
+    actual: str
+    satisfied: bool
+    absent: bool = False
+
+
+@dataclass(frozen=True)
+class RuleVerdict:
+    """What one rule said to one study, clause by clause (for the image that came nearest to matching)."""
+
+    rule: str
+    matched: bool
+    reason: str
+    clauses: tuple[Clause, ...] = ()
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A case that a study may become, not yet known to be whole."""
+
+    study_instance_uid: str
+    service: str
+    rules: tuple[str, ...]
+    instances: tuple[str, ...]
+    results: tuple[ResultKind, ...]
+    send_to: tuple[str, ...]
+    priority: int
+    quiet_s: float
+
+
+@dataclass(frozen=True)
+class Decision:
+    """All that the rules say to one study at one revision."""
+
+    study_instance_uid: str
+    revision: int
+    rules_hash: str
+    candidates: tuple[Candidate, ...]
+    verdicts: tuple[RuleVerdict, ...]
+
+
+@dataclass(frozen=True)
+class Case:
+    """One study, one service, the instances that the service needs: the unit of work. Its key names its results."""
+
+    key: str
+    study_instance_uid: str
+    service: str
+    rules: tuple[str, ...]
+    rules_hash: str
+    instances: tuple[str, ...]
+    results: tuple[ResultKind, ...]
+    started_utc_us: int
+    supersedes: str = ""
+
+
+@dataclass(frozen=True)
+class NodeIdentity:
+    """Who packages results: General Equipment of every object of ours."""
+
+    ae_title: str
+    device_uid: str
+    version: str
+
+
+@dataclass(frozen=True)
+class EncodeRequest:
+    """What encode needs beside the findings. `sources` are Part 10 files of the case's instances, in its order.
+
+    `predecessors`: Part 10 files of the SR that this case supersedes.
+    """
+
+    case: Case
+    node: NodeIdentity
+    sources: tuple[Path, ...]
+    folder: Path
+    started: datetime
+    rules_hash: str
+    predecessors: tuple[Path, ...] = ()
+
+
+@dataclass(frozen=True)
+class ResultObject:
+    """One encoded result, durable at `path`."""
+
+    kind: ResultKind
+    sop_class_uid: str
+    sop_instance_uid: str
+    series_instance_uid: str
+    path: Path

@@ -1,0 +1,38 @@
+"""Measures of a label map that the node itself takes, so that a segmentation bundle needs no code for them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pacsnode.dicom.codes import SQUARE_MILLIMETER, Concept
+from pacsnode.errors import Permanent
+
+FRACTION = Concept("{fraction}", "UCUM", "fraction of the image")
+
+
+def area(
+    label_map: NDArray[np.uint8], values: Sequence[int], spacing_mm: tuple[float, float] | None
+) -> tuple[float, Concept]:
+    """Area of the union of labels in a (rows, columns) map: mm2, or the fraction of the image without a spacing."""
+    pixels = int(np.isin(label_map, list(values)).sum())
+    if spacing_mm is None:
+        return pixels / label_map.size, FRACTION
+    return pixels * spacing_mm[0] * spacing_mm[1], SQUARE_MILLIMETER
+
+
+def width_ratio(label_map: NDArray[np.uint8], of: Sequence[int], over: Sequence[int]) -> float:
+    """Widest horizontal extent of `of` over that of `over`: with heart over lungs, the cardiothoracic ratio.
+
+    Danzer CS. The cardiothoracic ratio. Am J Med Sci 157 (1919) 513. Raises Permanent when either is empty.
+    """
+    return _width(label_map, of) / _width(label_map, over)
+
+
+def _width(label_map: NDArray[np.uint8], values: Sequence[int]) -> int:
+    columns = np.flatnonzero(np.isin(label_map, list(values)).any(axis=0))
+    if not columns.size:
+        raise Permanent("the model found nothing to measure")
+    return int(columns[-1] - columns[0] + 1)

@@ -1,0 +1,174 @@
+"""One case through its model: files in, Findings out. Runs in the compute child only."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pacsnode.dicom.codes import NO_UNITS, Concept
+from pacsnode.errors import Permanent
+from pacsnode.findings import (
+    Algorithm,
+    Evaluation,
+    Findings,
+    Group,
+    Measurement,
+    Presence,
+    Segment,
+    Trace,
+)
+from pacsnode.infer import measure
+from pacsnode.infer.bundle import NetworkBundle, WorkflowBundle
+from pacsnode.infer.catalogue import LATERALITY, MeasurementSpec, Service
+from pacsnode.infer.pixels import Image, read_image
+from pacsnode.infer.waveform import read_waveform
+
+
+def infer(service: Service, bundle: NetworkBundle | WorkflowBundle, device: str, files: Sequence[Path]) -> Findings:
+    """Findings of one case, one group for each input. Raises Permanent with the reason that an operator reads."""
+    if service.pipeline.input == "image" and isinstance(bundle, NetworkBundle):
+        groups = tuple(_image_group(service, bundle, path) for path in files)
+    elif service.pipeline.input == "waveform" and isinstance(bundle, WorkflowBundle):
+        groups = tuple(_waveform_group(service, bundle, path) for path in files)
+    else:
+        kind = "a network" if isinstance(bundle, NetworkBundle) else "a workflow"
+        raise Permanent(f"this version of the node cannot run {kind} on input: {service.pipeline.input}")
+    return Findings(algorithm(service, device), groups)
+
+
+def algorithm(service: Service, device: str) -> Algorithm:
+    """The record of the model that every result carries."""
+    pipeline, card = service.pipeline, service.pipeline.card
+    return Algorithm(
+        service=pipeline.name,
+        title=pipeline.title,
+        status=pipeline.status,
+        version=service.version,
+        bundle_hash=service.bundle_hash,
+        weights_hash=pipeline.network.sha256 if pipeline.network else "",
+        method=card.method,
+        training_data=card.training_data,
+        quality=card.quality,
+        intended_use=card.intended_use,
+        licence=card.licence,
+        device=device,
+        procedure=pipeline.procedure.concept,
+        machine_learning=pipeline.machine_learning,
+    )
+
+
+def _image_group(service: Service, bundle: NetworkBundle, path: Path) -> Group:
+    image = read_image(path)
+    label_map = bundle.label_map(image.intensity)
+    _refuse_empty(service, label_map)
+    return Group(
+        source=(image.sop_instance_uid,),
+        measurements=tuple(_measure(spec, label_map, image) for spec in service.pipeline.measurements),
+        segments=tuple(_segments(service)),
+        notes=(image.spacing_note,) if image.spacing_note else (),
+        label_map=label_map[None],
+        picture=image.picture,
+    )
+
+
+def _refuse_empty(service: Service, label_map: NDArray[np.uint8]) -> None:
+    """An output that lacks a structure is no result: it is more often a wrong film than a missing lung."""
+    known = {s.value for s in service.pipeline.segments}
+    found = set(np.unique(label_map).tolist()) - {0}
+    if not found <= known:
+        raise Permanent(f"the model gave labels that pipeline.yaml does not know: {sorted(found - known)}")
+    for spec in service.pipeline.segments:
+        fraction = float((label_map == spec.value).mean())
+        if fraction <= spec.minimum_fraction:
+            raise Permanent(
+                f"the model found no usable {spec.label.lower()} ({fraction:.2%} of the image, "
+                f"at least {spec.minimum_fraction:.2%} expected): not the kind of film that it reads?"
+            )
+
+
+def _measure(spec: MeasurementSpec, label_map: NDArray[np.uint8], image: Image) -> Measurement:
+    if spec.method == "width_ratio":
+        value, unit = measure.width_ratio(label_map, spec.of, spec.over), _unit(spec)
+    else:
+        value, unit = measure.area(label_map, spec.of, image.spacing_mm)
+    return _measurement(spec, value, unit)
+
+
+def _measurement(spec: MeasurementSpec, value: float, unit: Concept) -> Measurement:
+    if not math.isfinite(value):
+        raise Permanent(f"the model's {spec.name.meaning} is not a number")
+    return Measurement(
+        spec.name.concept,
+        value,
+        unit,
+        spec.site.concept if spec.site else None,
+        LATERALITY[spec.laterality],
+        spec.derivation,
+    )
+
+
+def _unit(spec: MeasurementSpec) -> Concept:
+    return spec.unit.concept if spec.unit else NO_UNITS
+
+
+def _segments(service: Service) -> list[Segment]:
+    return [
+        Segment(
+            s.value,
+            s.label,
+            s.category.concept,
+            s.type.concept,
+            LATERALITY[s.laterality],
+            (s.color_rgb[0], s.color_rgb[1], s.color_rgb[2]),
+        )
+        for s in service.pipeline.segments
+    ]
+
+
+def _waveform_group(service: Service, bundle: WorkflowBundle, path: Path) -> Group:
+    recording = read_waveform(path)
+    outputs = bundle.run(
+        {
+            "millivolts": recording.millivolts,
+            "leads": list(recording.leads),
+            "sampling_hz": recording.sampling_hz,
+        }
+    )
+    values, findings = outputs["values"], outputs["findings"]
+    measurements = tuple(
+        _measurement(spec, float(values[spec.key]), _unit(spec))
+        for spec in service.pipeline.measurements
+        if spec.key in values
+    )
+    if not measurements:
+        raise Permanent("the method could measure nothing in this recording")
+    evaluations = tuple(
+        _evaluation(spec.name.concept, findings[spec.key])
+        for spec in service.pipeline.evaluations
+        if spec.key in findings
+    )
+    beats = tuple(int(b) for b in outputs.get("beats", ()))
+    return Group(
+        source=(recording.sop_instance_uid,),
+        measurements=measurements,
+        evaluations=evaluations,
+        notes=tuple(str(note) for note in outputs.get("notes", ())),
+        trace=Trace(recording.leads, recording.millivolts, recording.sampling_hz, beats),
+    )
+
+
+def _evaluation(name: Concept, said: Mapping[str, Any]) -> Evaluation:
+    probability = said.get("probability")
+    if probability is not None and not 0 <= float(probability) <= 1:
+        raise Permanent(f"the model's probability of {name.meaning} is {probability}, not between 0 and 1")
+    return Evaluation(
+        name,
+        Presence(said["presence"]),
+        None if probability is None else float(probability),
+        str(said.get("comment", "")),
+    )

@@ -1,0 +1,218 @@
+"""Who may talk to the node and whom the node may talk to: the `peers:` part of routing_rules.yaml.
+
+In: the file; then the calling AE title and address of an association. Out: the peer, or None. A peer is known by both:
+the same AE title in two networks is two peers. Reads no other part of the file; does no I/O but the name look-up of
+peers whose `host` is a name.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+import socket
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import BeforeValidator, ConfigDict, Field, StringConstraints, field_validator
+
+from pacsnode import yamlfile
+from pacsnode.handover import RESULT_KINDS, ResultKind
+from pacsnode.patterns import fold
+from pacsnode.yamlfile import IMPLIED, Items, Loc, Problem, Record, nearest, wrong
+
+SENDER = "sender"
+"""In `send_to`: the peer that sent the case's first selected instance."""
+ANY_AE_TITLE = "*"
+
+Address = ipaddress.IPv4Address | ipaddress.IPv6Address
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+Service = Literal["store", "query", "retrieve", "commit"]
+LOOPBACK = ipaddress.IPv4Address("127.0.0.1")
+
+HOST_NAME = re.compile(r"(?=.{1,253}$)[a-z0-9_-]{1,63}(\.[a-z0-9_-]{1,63})*\.?", re.ASCII | re.IGNORECASE)
+
+
+class Peer(Record):
+    """One peer as the file has it; `name` is its key there."""
+
+    name: Annotated[str, IMPLIED]
+    ae_title: str
+    host: str
+    port: int | None = Field(default=None, ge=1, le=65535)
+    may: Items[Service] = ()
+    issuer: Annotated[str, StringConstraints(max_length=64)] = ""
+    accepts: Items[ResultKind] = RESULT_KINDS
+    investigational: bool = False
+    reply_to: str | None = None
+
+    @field_validator("ae_title")
+    @classmethod
+    def _ae_title(cls, given: str) -> str:
+        title = given.strip(" ")
+        if not 1 <= len(title) <= 16 or not title.isascii() or not title.isprintable() or "\\" in title:
+            raise wrong(  # PS3.5 6.2, VR AE
+                "ae-title", f'{given!r} is no AE title: 1 to 16 ASCII characters without \\, or "*" for any'
+            )
+        return title
+
+    @field_validator("host")
+    @classmethod
+    def _host(cls, given: str) -> str:
+        if network_of(given) is not None:
+            return given
+        if HOST_NAME.fullmatch(given) and not re.fullmatch("[0-9.]+", given):
+            return given
+        try:
+            meant = ipaddress.ip_network(given, strict=False)
+        except ValueError:
+            forms = "an address (192.0.2.5), a network (192.0.2.0/24) or a name (pacs.example.org)"
+            raise wrong("host", f"expected {forms}, found {given[:60]!r}") from None
+        raise wrong("host", f"{given} is one machine in a network; did you mean {meant}?")
+
+    @property
+    def obstacle(self) -> str:
+        """Why results cannot be sent to this peer, "" where they can."""
+        if self.ae_title == ANY_AE_TITLE:
+            return 'its ae_title is "*"'
+        network = network_of(self.host)
+        if network is not None and network.num_addresses > 1:
+            return f"its host {self.host} is a network"
+        return "" if self.port else "it has no port"
+
+
+def _with_names(raw: object) -> object:
+    """Give each peer its key as `name`; a `name` in the file itself is a mistake."""
+    if not isinstance(raw, dict):
+        return raw
+    for name, entry in raw.items():
+        if isinstance(entry, dict) and "name" in entry:
+            raise wrong("unknown-key", f"peer {name} has a `name`; the name is the key before it, leave the line out")
+    return {key: {**entry, "name": key} if isinstance(entry, dict) else entry for key, entry in raw.items()}
+
+
+Peers = Annotated[dict[str, Peer], BeforeValidator(_with_names)]
+
+
+class PeersFile(Record):
+    """The file as those see it who need only its peers."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    version: Literal[1]
+    peers: Peers
+
+
+def address_of(text: str) -> Address | None:
+    """An address to compare: no zone, IPv4 out of IPv4-mapped IPv6, one form for all loopback addresses."""
+    try:
+        address = ipaddress.ip_address(text.partition("%")[0])
+    except ValueError:
+        return None
+    if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped is not None:
+        address = address.ipv4_mapped
+    return LOOPBACK if address.is_loopback else address
+
+
+def network_of(host: str) -> Network | None:
+    """The network that a `host` of the file names (one address: a network of one); None for a host name."""
+    address = address_of(host)
+    try:
+        return ipaddress.ip_network(host if address is None else address)
+    except ValueError:
+        return None
+
+
+def resolve(host: str) -> frozenset[Address]:
+    """Addresses of a host name now; none where it cannot be resolved, and then the peer is not known now."""
+    try:
+        found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
+    except OSError:
+        return frozenset()
+    return frozenset(address for entry in found if (address := address_of(str(entry[4][0]))) is not None)
+
+
+@dataclass(frozen=True)
+class Directory:
+    """All peers of the site, by name in the file's order."""
+
+    peers: Mapping[str, Peer]
+    resolve: Callable[[str], frozenset[Address]] = resolve
+
+    def by_name(self, name: str) -> Peer | None:
+        """The peer of that name."""
+        return self.peers.get(name)
+
+    def find(self, calling_ae_title: str, address: str) -> Peer | None:
+        """The peer that calls: AE title and address both match. An AE title before `*`, then the smaller network."""
+        title, source = calling_ae_title.strip(" \0"), address_of(address)
+        if source is None:
+            return None
+        matching: list[tuple[bool, int, Peer]] = []
+        for peer in self.peers.values():
+            if peer.ae_title not in (title, ANY_AE_TITLE):
+                continue
+            network = network_of(peer.host)
+            if network is not None and source in network:
+                wide = network.max_prefixlen - network.prefixlen
+                matching.append((peer.ae_title == ANY_AE_TITLE, wide, peer))
+            elif network is None and source in self.resolve(peer.host):
+                matching.append((peer.ae_title == ANY_AE_TITLE, 0, peer))
+        return min(matching, key=lambda found: found[:2])[2] if matching else None
+
+    def destination(self, name: str, sender: str) -> Peer | None:
+        """The peer that a word of `send_to` means for a case whose images came from the peer `sender`."""
+        peer = self.peers.get(sender if name == SENDER else name)
+        if name == SENDER and peer is not None and peer.reply_to:
+            return self.peers.get(peer.reply_to)
+        return peer
+
+
+def load(path: Path) -> Directory:
+    """The peers of the file at `path`; its other parts are not looked at. Raises ConfigError with all mistakes."""
+    document = yamlfile.load(path)
+    peers = yamlfile.validate(document, PeersFile).peers
+    if problems := mistakes(peers):
+        raise document.error(problems)
+    return Directory(peers)
+
+
+def mistakes(peers: Mapping[str, Peer]) -> list[Problem]:
+    """What is wrong between the peers, each by itself being right."""
+    problems: list[Problem] = []
+    first_of: dict[object, str] = {}
+    for name, peer in peers.items():
+        here: Loc = ("peers", name)
+        if name == SENDER or not fold(name) or len(name) > 64:
+            problems.append(
+                Problem(here, f"a peer cannot be called {name[:64]!r}; 1 to 64 letters, not `sender`", "name", at="key")
+            )
+        twin = first_of.setdefault(fold(name), name)
+        if twin != name:  # conditions compare folded text, so `peer: xray-1` would hold for both
+            problems.append(
+                Problem(
+                    here, f"{name} and {twin} differ only in punctuation or case; rename one", "same-name", at="key"
+                )
+            )
+        twin = first_of.setdefault((peer.ae_title, network_of(peer.host) or peer.host.casefold()), name)
+        if twin != name:
+            problems.append(
+                Problem(
+                    here, f"has the ae_title and host of {twin}: nobody could tell them apart", "same-peer", at="key"
+                )
+            )
+        problems += _reply_mistakes(peer, peers)
+    return problems
+
+
+def _reply_mistakes(peer: Peer, peers: Mapping[str, Peer]) -> list[Problem]:
+    if peer.reply_to is None:
+        return []
+    here: Loc = ("peers", peer.name, "reply_to")
+    target = peers.get(peer.reply_to)
+    if target is None:
+        return [Problem(here, f"there is no peer {peer.reply_to}{nearest(peer.reply_to, peers)}", "unknown-peer")]
+    if target.obstacle:
+        return [Problem(here, f"nothing can be sent to {target.name}: {target.obstacle}", "no-destination")]
+    return []

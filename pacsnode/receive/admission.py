@@ -1,0 +1,54 @@
+"""Who gets an association: the question that receive asks, and the answers. No I/O; the site's peers answer it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final, Protocol, Self
+
+from pacsnode.errors import PacsnodeError
+
+STORE: Final = "store"
+"""The permission in `Admitted.may` that a C-STORE needs; C-ECHO needs none."""
+
+PERMANENT: Final = 1
+TRANSIENT: Final = 2
+BY_USER: Final = 1
+BY_ACSE: Final = 2
+BY_PRESENTATION: Final = 3
+"""Results and sources of A-ASSOCIATE-RJ (PS3.8 table 9-21)."""
+
+
+@dataclass(frozen=True)
+class Admitted:
+    """A peer that may associate: its name in the site's file, the issuer of its patient IDs, what it may do."""
+
+    peer: str
+    issuer: str
+    may: frozenset[str]
+
+
+class Refused(PacsnodeError):
+    """No association: becomes an A-ASSOCIATE-RJ with these numbers; `text` is for our log alone."""
+
+    def __init__(self, result: int, source: int, reason: int, text: str) -> None:
+        super().__init__(text)
+        self.result = result
+        self.source = source
+        self.reason = reason
+
+    @classmethod
+    def calling_ae_title(cls, text: str) -> Self:
+        """The calling AE title is not recognised (or not from this address)."""
+        return cls(PERMANENT, BY_USER, 3, text)
+
+    @classmethod
+    def called_ae_title(cls, text: str) -> Self:
+        """The called AE title is not ours."""
+        return cls(PERMANENT, BY_USER, 7, text)
+
+
+class Admission(Protocol):
+    """Decides on each association request."""
+
+    def admit(self, calling_ae_title: str, called_ae_title: str, address: str) -> Admitted:
+        """Who calls, as far as AE title and address tell. Raises Refused."""

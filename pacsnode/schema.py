@@ -1,0 +1,218 @@
+"""The tables of `index.db` and `node.db`, as migrations that a crash cannot break (each may run again).
+
+Times are UTC microseconds, lists and maps are JSON.
+"""
+
+from __future__ import annotations
+
+import secrets
+from pathlib import Path
+
+from sqlite_utils import Database, Migrations
+
+from pacsnode import database
+from pacsnode.dicom import uids
+from pacsnode.errors import ConfigError
+from pacsnode.settings import Settings
+
+index = Migrations("index")
+node = Migrations("node")
+
+
+@index()
+def index_0001(db: Database) -> None:
+    """Epochs of files, studies, instances, and what was kept aside."""
+    db.executescript("""
+    CREATE TABLE IF NOT EXISTS epochs (
+        epoch INTEGER PRIMARY KEY AUTOINCREMENT,
+        owner TEXT NOT NULL,                  -- scp | work
+        opened_utc_us INTEGER NOT NULL,
+        closed_utc_us INTEGER,
+        sealed INTEGER NOT NULL DEFAULT 0     -- 1: every file has its row on disk; recovery need not look
+    );
+    CREATE TABLE IF NOT EXISTS revision (only INTEGER PRIMARY KEY CHECK (only = 1), value INTEGER NOT NULL);
+    INSERT OR IGNORE INTO revision VALUES (1, 0);
+    CREATE TABLE IF NOT EXISTS studies (
+        study_instance_uid TEXT PRIMARY KEY,
+        issuer TEXT NOT NULL,
+        patient_id TEXT NOT NULL,
+        person_name TEXT NOT NULL,            -- three component groups, joined by =
+        birth_date TEXT NOT NULL,
+        sex TEXT NOT NULL,
+        conflict TEXT NOT NULL DEFAULT '',    -- why the instances cannot be of one patient; '' when they can
+        revision INTEGER NOT NULL,            -- of the whole index, at the last change of this study
+        first_received_utc_us INTEGER NOT NULL,
+        last_received_utc_us INTEGER NOT NULL
+    ) WITHOUT ROWID;
+    CREATE INDEX IF NOT EXISTS studies_revision ON studies(revision);
+    CREATE TABLE IF NOT EXISTS instances (
+        sop_instance_uid TEXT PRIMARY KEY,
+        sop_class_uid TEXT NOT NULL,
+        series_instance_uid TEXT NOT NULL,
+        study_instance_uid TEXT NOT NULL,
+        transfer_syntax_uid TEXT NOT NULL,
+        path TEXT NOT NULL UNIQUE,            -- below files/
+        dataset_sha256 TEXT NOT NULL,
+        dataset_bytes INTEGER NOT NULL,
+        origin TEXT NOT NULL,                 -- received | result
+        peer TEXT NOT NULL,
+        calling_ae_title TEXT NOT NULL,
+        address TEXT NOT NULL,
+        received_utc_us INTEGER NOT NULL,
+        received_boot_us INTEGER NOT NULL,
+        boot_id TEXT NOT NULL,
+        attributes TEXT NOT NULL,
+        damaged TEXT NOT NULL                 -- keywords whose text had to be repaired
+    ) WITHOUT ROWID;
+    CREATE INDEX IF NOT EXISTS instances_study ON instances(study_instance_uid);
+    CREATE TABLE IF NOT EXISTS aside (
+        path TEXT PRIMARY KEY,
+        sop_instance_uid TEXT NOT NULL,
+        study_instance_uid TEXT NOT NULL,
+        dataset_sha256 TEXT NOT NULL,
+        reason TEXT NOT NULL,
+        peer TEXT NOT NULL,
+        calling_ae_title TEXT NOT NULL,
+        address TEXT NOT NULL,
+        received_utc_us INTEGER NOT NULL
+    ) WITHOUT ROWID;
+    CREATE INDEX IF NOT EXISTS aside_study ON aside(study_instance_uid);
+    """)
+
+
+@node()
+def node_0001(db: Database) -> None:
+    """Decisions, candidates, cases, results, outbox, audit."""
+    db.executescript("""
+    CREATE TABLE IF NOT EXISTS node (only INTEGER PRIMARY KEY CHECK (only = 1), device_uid TEXT NOT NULL);
+    CREATE TABLE IF NOT EXISTS watermark (only INTEGER PRIMARY KEY CHECK (only = 1), revision INTEGER NOT NULL);
+    INSERT OR IGNORE INTO watermark VALUES (1, 0);
+    CREATE TABLE IF NOT EXISTS decisions (
+        study_instance_uid TEXT PRIMARY KEY,
+        revision INTEGER NOT NULL,
+        rules_hash TEXT NOT NULL,
+        decided_utc_us INTEGER NOT NULL,
+        verdicts TEXT NOT NULL
+    ) WITHOUT ROWID;
+    CREATE TABLE IF NOT EXISTS candidates (
+        id INTEGER PRIMARY KEY,
+        study_instance_uid TEXT NOT NULL,
+        candidate TEXT NOT NULL,
+        rules_hash TEXT NOT NULL,
+        last_received_boot_us INTEGER NOT NULL,
+        boot_id TEXT NOT NULL
+    );
+    CREATE INDEX IF NOT EXISTS candidates_study ON candidates(study_instance_uid);
+    CREATE TABLE IF NOT EXISTS cases (
+        key TEXT PRIMARY KEY,
+        study_instance_uid TEXT NOT NULL,
+        service TEXT NOT NULL,
+        rules TEXT NOT NULL,
+        rules_hash TEXT NOT NULL,
+        instances TEXT NOT NULL,
+        results TEXT NOT NULL,
+        send_to TEXT NOT NULL,
+        priority INTEGER NOT NULL,
+        state TEXT NOT NULL,                  -- waiting | running | done | parked
+        reason TEXT NOT NULL DEFAULT '',
+        whole_because TEXT NOT NULL,
+        supersedes TEXT NOT NULL DEFAULT '',
+        attempt INTEGER NOT NULL DEFAULT 1,
+        timings TEXT NOT NULL DEFAULT '{}',   -- seconds by step
+        started_utc_us INTEGER NOT NULL,
+        finished_utc_us INTEGER
+    ) WITHOUT ROWID;
+    CREATE INDEX IF NOT EXISTS cases_study ON cases(study_instance_uid);
+    CREATE INDEX IF NOT EXISTS cases_unfinished ON cases(state, priority, started_utc_us)
+        WHERE state IN ('waiting', 'running');
+    CREATE TABLE IF NOT EXISTS results (
+        sop_instance_uid TEXT PRIMARY KEY,
+        case_key TEXT NOT NULL,
+        kind TEXT NOT NULL,
+        sop_class_uid TEXT NOT NULL,
+        series_instance_uid TEXT NOT NULL,
+        path TEXT NOT NULL,
+        created_utc_us INTEGER NOT NULL
+    ) WITHOUT ROWID;
+    CREATE INDEX IF NOT EXISTS results_case ON results(case_key);
+    CREATE TABLE IF NOT EXISTS outbox (
+        id INTEGER PRIMARY KEY,
+        sop_instance_uid TEXT NOT NULL,
+        destination TEXT NOT NULL,
+        case_key TEXT NOT NULL,
+        study_instance_uid TEXT NOT NULL,
+        state TEXT NOT NULL,                  -- owed | sent | parked
+        priority INTEGER NOT NULL,
+        attempts INTEGER NOT NULL DEFAULT 0,
+        next_attempt_utc_us INTEGER NOT NULL,
+        created_utc_us INTEGER NOT NULL,
+        ended_utc_us INTEGER,
+        status INTEGER,
+        reason TEXT NOT NULL DEFAULT '',
+        UNIQUE (sop_instance_uid, destination)
+    );
+    CREATE INDEX IF NOT EXISTS outbox_due ON outbox(destination, next_attempt_utc_us) WHERE state = 'owed';
+    CREATE INDEX IF NOT EXISTS outbox_case ON outbox(case_key);
+    CREATE TABLE IF NOT EXISTS audit (
+        id INTEGER PRIMARY KEY,
+        utc_us INTEGER NOT NULL,
+        event TEXT NOT NULL,
+        study_instance_uid TEXT NOT NULL,
+        case_key TEXT NOT NULL,
+        detail TEXT NOT NULL
+    );
+    CREATE INDEX IF NOT EXISTS audit_study ON audit(study_instance_uid);
+    """)
+
+
+def prepare_home(settings: Settings) -> None:
+    """Make the home and its folders. Raises ConfigError with what to do when that cannot be."""
+    try:
+        for folder in (settings.home, settings.files, settings.runs):
+            folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        probe = settings.home / ".writable"
+        probe.write_bytes(b"")
+        probe.unlink()
+    except OSError as error:
+        raise ConfigError(
+            f"cannot write to {settings.home} ({error.strerror}); "
+            "set PACSNODE_HOME to a folder that this user may write, or change its owner",
+            where="PACSNODE_HOME",
+        ) from None
+
+
+def migrate(settings: Settings) -> list[str]:
+    """Make or bring both databases to this program's schema; one process at a time."""
+    prepare_home(settings)
+    with database.locked(settings.home / "migrate.lock", wait=True):
+        applied = [name for path, migrations in _databases(settings) for name in database.migrate(path, migrations)]
+        _name_node(settings)
+    return applied
+
+
+def _name_node(settings: Settings) -> None:
+    """Give the node its device UID once: it names the packager in every result (0018,1002)."""
+    connection = database.connect(settings.node_db, "FULL")
+    try:
+        connection.execute("INSERT OR IGNORE INTO node VALUES (1, ?)", (uids.derive(secrets.token_hex(16)),))
+    finally:
+        connection.close()
+
+
+def device_uid(settings: Settings) -> str:
+    """The device UID of this node."""
+    connection = database.connect(settings.node_db, "FULL")
+    try:
+        return str(connection.execute("SELECT device_uid FROM node").fetchone()[0])
+    finally:
+        connection.close()
+
+
+def check(settings: Settings) -> None:
+    """Raises SchemaError unless both databases fit this program."""
+    for path, migrations in _databases(settings):
+        database.check(path, migrations)
+
+
+def _databases(settings: Settings) -> tuple[tuple[Path, Migrations], ...]:
+    return (settings.index_db, index), (settings.node_db, node)

@@ -1,0 +1,147 @@
+"""Settings of one node: environment `PACSNODE_*`, else `pacsnode.toml`, else the default. One declaration each.
+
+The help text of a field is what `pacsnode --help`, `pacsnode doctor` and docs/operations.md show.
+"""
+
+from __future__ import annotations
+
+import os
+from functools import cached_property
+from pathlib import Path
+from typing import Annotated, Any, Literal
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+from pydantic import Field, StringConstraints, ValidationError, field_validator
+from pydantic_settings import (
+    BaseSettings,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    TomlConfigSettingsSource,
+)
+
+from pacsnode.errors import ConfigError
+
+AETitle = Annotated[str, StringConstraints(pattern=r"^[ -\[\]-~]{1,16}$", strip_whitespace=True)]
+Port = Annotated[int, Field(ge=0, le=65535)]
+
+CONFIG_FILE_VARIABLE = "PACSNODE_CONFIG"
+DEFAULT_CONFIG_FILE = "pacsnode.toml"
+
+
+class Settings(BaseSettings):
+    """Everything a site may set beside `routing_rules.yaml`."""
+
+    model_config = SettingsConfigDict(env_prefix="PACSNODE_", extra="forbid", frozen=True)
+
+    home: Path = Field(Path("/var/lib/pacsnode"), description="Folder of all data: images, databases, results.")
+    rules: Path = Field(Path("routing_rules.yaml"), description="The file of peers and rules.")
+    models: Path = Field(Path("models"), description="The folder of AI services, one folder each.")
+    ae_title: AETitle = Field("PACSNODE", description="AE title of this node.")
+    dicom_host: str = Field("0.0.0.0", description="Address on which DICOM is received.")  # noqa: S104
+    dicom_port: Port = Field(11112, description="Port on which DICOM is received; 0 takes a free one.")
+    web_port: Port = Field(8080, description="Port of the status page on 127.0.0.1; 0 takes a free one.")
+    timezone: str = Field("Asia/Seoul", description="Time zone of DICOM dates, schedules and reports.")
+    database_url: str = Field(
+        "", description="Database of the engine (sqlite:///… or postgresql://…); empty: jobs.db in the home."
+    )
+    maximum_associations: int = Field(100, ge=1, le=2000, description="Associations received at once.")
+    association_idle_s: float = Field(60.0, gt=0, description="An association idle for so long is aborted.")
+    minimum_free_mb: int = Field(
+        1024, ge=1, description="Below this free space the node answers A700 (out of resources) to C-STORE."
+    )
+    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="Where models run.")
+    compute_threads: int = Field(0, ge=0, description="CPU threads of the compute process; 0: all cores but one.")
+    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="How much is logged.")
+    delivery_give_up_days: float = Field(
+        14.0, gt=0, description="A result that its destination did not take for so long is parked."
+    )
+
+    @field_validator("timezone")
+    @classmethod
+    def _known_timezone(cls, name: str) -> str:
+        try:
+            ZoneInfo(name)
+        except (ZoneInfoNotFoundError, ValueError, OSError):
+            raise ValueError(f"no time zone {name!r}; expected a name such as Asia/Seoul") from None
+        return name
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        return init_settings, env_settings, TomlConfigSettingsSource(settings_cls, toml_file=config_file())
+
+    @property
+    def zone(self) -> ZoneInfo:
+        """The time zone of dates that people and DICOM objects see."""
+        return ZoneInfo(self.timezone)
+
+    @property
+    def files(self) -> Path:
+        """Part 10 files, `<epoch>/<xx>/<digest>.dcm`."""
+        return self.home / "files"
+
+    @property
+    def index_db(self) -> Path:
+        """Studies, series, instances."""
+        return self.home / "index.db"
+
+    @property
+    def node_db(self) -> Path:
+        """Decisions, cases, results, outbox, audit."""
+        return self.home / "node.db"
+
+    @property
+    def runs(self) -> Path:
+        """Findings and encoded objects of running cases."""
+        return self.home / "runs"
+
+    @property
+    def doorbell(self) -> Path:
+        """Datagram socket: scp rings, work wakes."""
+        return self.home / "doorbell.sock"
+
+    @cached_property
+    def engine_url(self) -> str:
+        """The engine's database."""
+        return self.database_url or f"sqlite:///{self.home.absolute() / 'jobs.db'}"
+
+
+def config_file() -> Path:
+    """The optional settings file: `PACSNODE_CONFIG`, else `pacsnode.toml` here."""
+    return Path(os.environ.get(CONFIG_FILE_VARIABLE, DEFAULT_CONFIG_FILE))
+
+
+def load(**overrides: Any) -> Settings:
+    """The settings in force. Raises ConfigError with every wrong setting named."""
+    given = os.environ.get(CONFIG_FILE_VARIABLE)
+    if given and not Path(given).is_file():
+        raise ConfigError(f"there is no such file: {given}", where=CONFIG_FILE_VARIABLE)
+    try:
+        _refuse_unknown_variables()
+        return Settings(**overrides)
+    except ValidationError as error:
+        lines = [_sentence(e["loc"], e["msg"], e["input"]) for e in error.errors()]
+        raise ConfigError("\n".join(lines)) from None
+    except ValueError as error:  # a TOML file that is none
+        raise ConfigError(str(error), where=str(config_file())) from None
+
+
+def _refuse_unknown_variables() -> None:
+    """A misspelt variable would be ignored in silence otherwise."""
+    known = {f"PACSNODE_{name.upper()}" for name in Settings.model_fields} | {CONFIG_FILE_VARIABLE}
+    known |= {"PACSNODE_TORCH_INDEX"}  # read by scripts/, not by the node
+    unknown = sorted(v for v in os.environ if v.startswith("PACSNODE_") and v not in known)
+    if unknown:
+        raise ConfigError(f"no such setting: {', '.join(unknown)}; known: {', '.join(sorted(known))}")
+
+
+def _sentence(location: tuple[int | str, ...], message: str, given: Any) -> str:
+    name = str(location[0]) if location else "?"
+    where = f"PACSNODE_{name.upper()} (or {name} in {config_file()})"
+    return f"{where}: {message.removeprefix('Value error, ')} (given: {given!r})"

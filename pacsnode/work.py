@@ -1,0 +1,190 @@
+"""The parts of `pacsnode work`, connected: watcher, engine, compute child, senders. No pixel decoded, no torch."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+import threading
+import time
+from pathlib import Path
+
+from pacsnode.archive.cases import Cases
+from pacsnode.archive.index import Index
+from pacsnode.archive.recovery import recover
+from pacsnode.archive.store import Archive
+from pacsnode.database import boot_us
+from pacsnode.deliver.outbox import Outbox
+from pacsnode.deliver.senders import Senders
+from pacsnode.doorbell import Bell, Doorbell
+from pacsnode.engine import Engine, Step
+from pacsnode.errors import ConfigError, PacsnodeError, Permanent, Transient
+from pacsnode.handover import NodeIdentity
+from pacsnode.infer.catalogue import load_catalogue
+from pacsnode.infer.compute import ComputeKeeper
+from pacsnode.route.rules import ServiceSummary, load_rules
+from pacsnode.settings import Settings
+from pacsnode.supervise import notify
+from pacsnode.telemetry import Log
+from pacsnode.workflow import Site, Stores, Workflow
+
+log = Log(__name__)
+
+SWEEP_EVERY_S = 5.0
+CASES_AT_ONCE = 4
+"""One computes, one encodes, the others wait for the child: enough to keep one device busy."""
+KEEP_RUNS_S = 7 * 86400.0
+LOOK_AT_RUNS_EVERY_S = 3600.0
+WARM_LIMIT_S = 600.0
+WARM_MEMORY_MB = 16_000
+
+
+def load_site(settings: Settings) -> Site:
+    """Services, rules and peers as they are on disk. Raises ConfigError with everything that is wrong."""
+    services = load_catalogue(settings.models)
+    summaries = {name: ServiceSummary(name, s.pipeline.status, s.accepts) for name, s in services.items()}
+    return Site(load_rules(settings.rules, summaries), services)
+
+
+class Work:
+    """One work process. `start`, then `run`, then `close`."""
+
+    def __init__(self, settings: Settings, identity: NodeIdentity) -> None:
+        self._settings = settings
+        self._site = load_site(settings)
+        self._doorbell = Doorbell(settings.doorbell)
+        self._bell = Bell(settings.doorbell)
+        self._cases = Cases(settings.node_db)
+        self._outbox = Outbox(settings.node_db, settings.delivery_give_up_days * 86400)
+        self._archive = Archive(settings.files, settings.index_db, "work", minimum_free_mb=0, on_rows=lambda: None)
+        self._keeper = ComputeKeeper([sys.executable, "-m", "pacsnode.child"], _child_environment(settings))
+        self._workflow = Workflow(
+            settings,
+            identity,
+            Stores(self._archive, settings.index_db, self._cases),
+            self._keeper,
+            lambda: self._site,
+        )
+        self._senders = Senders(
+            self._outbox, settings.ae_title, lambda n: self._site.rules.peers.by_name(n), self._locate
+        )
+        self._engine = Engine(
+            settings.engine_url,
+            "work",
+            [
+                Step("infer", self._workflow.infer),
+                Step("encode", self._workflow.encode),
+                Step("keep", self._keep),
+            ],
+            self._park,
+        )
+        self._looked_at_runs_s = 0.0
+        self._stopping = threading.Event()
+
+    def start(self) -> None:
+        """Take up what a stopped or killed process left."""
+        recover(self._archive, self._settings.index_db)
+        self._engine.launch()
+        for record in self._cases.running():
+            self._resume(record.case.key, record.attempt)
+        self._senders.wake()
+        threading.Thread(target=self._warm, name="warm", daemon=True).start()
+        log.info("working", rules=self._site.rules.hash[:12], services=",".join(sorted(self._site.services)))
+
+    def run(self, stop: threading.Event, watchdog_s: float | None) -> None:
+        """Watch until `stop`: decide what changed, open what is whole, start what waits."""
+        threading.Thread(target=self._ring_at_stop, args=(stop,), name="stop", daemon=True).start()
+        while not stop.is_set():
+            while self._workflow.consider_changes():
+                notify("WATCHDOG=1")
+            next_look = self._workflow.open_whole_cases()
+            for record in self._cases.take(CASES_AT_ONCE):
+                self._engine.start(record.case.key, record.attempt)
+            self._senders.wake()
+            self._free_old_runs()
+            notify("WATCHDOG=1")
+            sleep_s = min(SWEEP_EVERY_S, watchdog_s or SWEEP_EVERY_S)
+            if next_look is not None:
+                sleep_s = min(sleep_s, (next_look - boot_us()) / 1e6)
+            self._doorbell.wait(sleep_s)
+
+    def reload(self) -> None:
+        """Read rules, peers and services again; a bad file changes nothing."""
+        try:
+            self._site = load_site(self._settings)
+        except ConfigError as error:
+            log.error("rules or models not taken over; the last good ones stay", problem=str(error))
+            return
+        log.info("rules and models reloaded", rules=self._site.rules.hash[:12])
+        self._bell.ring()
+
+    def close(self, grace_s: float) -> None:
+        """Let steps and sends end for a while; what is left is taken up at the next start."""
+        self._stopping.set()
+        self._senders.stop(grace_s)
+        self._engine.close(int(grace_s))
+        self._keeper.close()
+        self._archive.close()
+        self._doorbell.close()
+        self._bell.close()
+        self._cases.close()
+        self._outbox.close()
+
+    def _resume(self, key: str, attempt: int) -> None:
+        """The engine has taken up what it knew; what it did not, or gave up at a stop, starts again."""
+        self._engine.start(key, attempt)
+        record = self._cases.get(key)
+        if record is not None and record.state == "running" and not self._engine.is_unfinished(key, attempt):
+            self._engine.start(key, self._cases.run_again(key))
+
+    def _ring_at_stop(self, stop: threading.Event) -> None:
+        stop.wait()
+        self._bell.ring()
+
+    def _keep(self, key: str) -> None:
+        self._workflow.keep_and_owe(key)
+        self._senders.wake()
+        self._bell.ring()
+
+    def _park(self, key: str, reason: str) -> None:
+        if self._stopping.is_set():  # cut by the stop, not by a fault of its own: the next start runs it again
+            raise Transient("the node is stopping")
+        self._workflow.park(key, reason)
+        self._bell.ring()
+
+    def _locate(self, sop_instance_uid: str) -> Path:
+        index = Index(self._settings.index_db)
+        try:
+            instance = index.instance(sop_instance_uid)
+        finally:
+            index.close()
+        if instance is None:
+            raise Permanent(f"instance {sop_instance_uid} is not in the archive")
+        return self._settings.files / instance.path
+
+    def _warm(self) -> None:
+        """Load the models before the first study waits for them."""
+        services = [(str(s.folder.absolute()), s.bundle_hash) for s in self._site.services.values()]
+        request = {"services": services, "device": self._settings.device}
+        try:
+            reply = self._keeper.call("warm", request, time_limit_s=WARM_LIMIT_S, memory_limit_mb=WARM_MEMORY_MB)
+            log.info("models loaded", device=reply["device"])
+        except PacsnodeError as error:
+            log.error("models could not be loaded ahead; cases will say why", problem=str(error))
+
+    def _free_old_runs(self) -> None:
+        """Findings are kept some days for an operator's look, then freed; never those of an unfinished case."""
+        if time.monotonic() - self._looked_at_runs_s < LOOK_AT_RUNS_EVERY_S and self._looked_at_runs_s:
+            return
+        self._looked_at_runs_s = time.monotonic()
+        for folder in self._settings.runs.iterdir():
+            record = self._cases.get(folder.name)
+            done = record is not None and record.state == "done"
+            if done and time.time() - folder.stat().st_mtime > KEEP_RUNS_S:
+                shutil.rmtree(folder)
+
+
+def _child_environment(settings: Settings) -> dict[str, str]:
+    """What the compute child is started with: its share of the cores."""
+    threads = settings.compute_threads or max(1, (os.cpu_count() or 2) - 1)
+    return dict(os.environ) | {"OMP_NUM_THREADS": str(threads), "PACSNODE_LOG_LEVEL": settings.log_level}

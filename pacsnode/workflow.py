@@ -1,0 +1,345 @@
+"""The life of a case, top to bottom: the only module that knows the order of the stages.
+
+    a study changed → consider (decide) → candidates → whole? → open a case → infer → encode → keep and owe → delivered
+
+Every step has a key and may be repeated: after a kill it is, with the same UIDs and the same bytes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from pacsnode import findings
+from pacsnode.archive.cases import CaseRecord, Cases, Pending, ResultRecord, result_record
+from pacsnode.archive.index import Index
+from pacsnode.archive.store import Archive
+from pacsnode.complete.policy import policy
+from pacsnode.database import boot_id, boot_us, utc_us
+from pacsnode.deliver.outbox import Debt, owe
+from pacsnode.dimse.part10 import read_meta
+from pacsnode.encode.results import RECORD, read_objects
+from pacsnode.errors import Permanent
+from pacsnode.handover import Candidate, Case, NodeIdentity, StoreRequest, Study
+from pacsnode.infer.catalogue import Service
+from pacsnode.infer.compute import ComputeKeeper
+from pacsnode.peers import SENDER, Directory, Peer
+from pacsnode.route.decide import decide
+from pacsnode.route.rules import Rules
+from pacsnode.settings import Settings
+from pacsnode.telemetry import Log
+
+log = Log(__name__)
+
+MILLISECOND_US = 1000
+ENCODE_LIMIT_S = 300.0
+ENCODE_MEMORY_MB = 6000
+
+
+@dataclass(frozen=True)
+class Site:
+    """What IT may change while the node runs; swapped whole."""
+
+    rules: Rules
+    services: Mapping[str, Service]
+
+
+@dataclass(frozen=True)
+class Stores:
+    """What the workflow remembers in."""
+
+    archive: Archive
+    index_db: Path
+    cases: Cases
+
+
+class Workflow:
+    """Moves studies to cases and cases to results. Thread-safe: the watcher and the engine's threads use it."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        node: NodeIdentity,
+        stores: Stores,
+        keeper: ComputeKeeper,
+        site: Callable[[], Site],
+    ) -> None:
+        self._settings = settings
+        self._node = node
+        self._stores = stores
+        self._cases = stores.cases
+        self._keeper = keeper
+        self._site = site
+        self._thread = threading.local()
+        self._boot_id = boot_id()
+        self._seen: dict[int, int] = {}
+
+    # --- from study to case (called by the watcher)
+
+    def consider_changes(self) -> bool:
+        """Decide the studies that changed since the watermark; False when there were none."""
+        changed = self._index().changed_since(self._cases.watermark())
+        for uid, _ in changed:
+            study = self._index().study(uid)
+            assert study is not None
+            self._consider(study)
+        return bool(changed)
+
+    def _consider(self, study: Study) -> None:
+        site = self._site()
+        decision = decide(study, site.rules)
+        pending: list[tuple[Candidate, int, str]] = []
+        with self._cases.transaction():
+            for candidate in decision.candidates:
+                key = case_key(study, candidate, site.services[candidate.service])
+                held = self._cases.get(key)
+                if held is None:
+                    pending.append((candidate, *_last_received(study, candidate)))
+                elif self._cases.unite(key, candidate) and held.state == "done":
+                    self._owe_again(key)
+            self._cases.record_decision(decision, pending)
+        log.info(
+            "decided",
+            study=study.study_instance_uid,
+            instances=len(study.instances),
+            services=",".join(c.service for c in decision.candidates),
+            conflict=study.conflict,
+        )
+
+    def open_whole_cases(self) -> int | None:
+        """Turn candidates that are whole into cases; gives the boot time of the next look, if one waits."""
+        next_look: int | None = None
+        now = boot_us()
+        waiting = self._cases.pending()
+        self._seen = {p.id: self._seen.get(p.id, now) for p in waiting}
+        for pending in waiting:
+            whole = policy(
+                pending.candidate,
+                pending.last_received_boot_us,
+                pending.boot_id,
+                now,
+                self._boot_id,
+                self._seen[pending.id],
+            )
+            if whole.whole:
+                self._open(pending, whole.because)
+            else:
+                next_look = min(next_look or whole.check_again_boot_us, whole.check_again_boot_us)
+        return next_look
+
+    def _open(self, pending: Pending, because: str) -> None:
+        candidate = pending.candidate
+        study = self._index().study(candidate.study_instance_uid)
+        assert study is not None
+        service = self._site().services.get(candidate.service)
+        if service is None:
+            because += f"; service {candidate.service} was removed meanwhile"
+        # A case's start is part of its results' bytes; whole milliseconds survive every representation.
+        started = utc_us() // MILLISECOND_US * MILLISECOND_US
+        case = Case(
+            case_key(study, candidate, service) if service else f"removed:{candidate.service}:{pending.id}",
+            study.study_instance_uid,
+            candidate.service,
+            candidate.rules,
+            pending.rules_hash,
+            candidate.instances,
+            candidate.results,
+            started,
+            self._superseded(candidate),
+        )
+        self._cases.open(pending, case, because)
+
+    def _superseded(self, candidate: Candidate) -> str:
+        """The newest case of the same service whose instances are all, and not all, of this one's."""
+        for record in reversed(self._cases.of_study(candidate.study_instance_uid)):
+            if record.case.service == candidate.service and set(record.case.instances) < set(candidate.instances):
+                return record.case.key
+        return ""
+
+    # --- the steps of a case (called by the engine; each may be repeated)
+
+    def infer(self, key: str) -> None:
+        """Run the model; findings lie in `runs/<key>/` afterwards."""
+        record = self._record(key)
+        folder = self._settings.runs / key
+        if (folder / findings.RECORD).exists() or self._cases.results(key):
+            return
+        service = self._service(record)
+        begun = time.monotonic()
+        limits = service.pipeline.limits
+        reply = self._keeper.call(
+            "infer",
+            {
+                "service": str(service.folder.absolute()),
+                "bundle_hash": service.bundle_hash,
+                "files": self._files(record.case),
+                "folder": str(folder.absolute()),
+                "device": self._settings.device,
+            },
+            time_limit_s=limits.time_s,
+            memory_limit_mb=limits.memory_mb,
+        )
+        self._cases.note_timing(key, {"infer_s": time.monotonic() - begun, "network_s": reply["network_s"]})
+
+    def encode(self, key: str) -> None:
+        """Make the DICOM objects; they lie in `runs/<key>/` afterwards."""
+        record = self._record(key)
+        folder = self._settings.runs / key
+        if self._cases.results(key) or (folder / RECORD).exists():
+            return
+        begun = time.monotonic()
+        predecessors = [r for r in self._cases.results(record.case.supersedes) if r.kind == "sr"]
+        self._keeper.call(
+            "encode",
+            {
+                "case": _plain_case(record.case),
+                "node": [self._node.ae_title, self._node.device_uid, self._node.version],
+                "sources": self._files(record.case),
+                "folder": str(folder.absolute()),
+                "started": datetime.fromtimestamp(record.case.started_utc_us / 1e6, UTC)
+                .astimezone(self._settings.zone)
+                .isoformat(),
+                "predecessors": [str((self._settings.files / r.path).absolute()) for r in predecessors],
+            },
+            time_limit_s=ENCODE_LIMIT_S,
+            memory_limit_mb=ENCODE_MEMORY_MB,
+        )
+        self._cases.note_timing(key, {"encode_s": time.monotonic() - begun})
+
+    def keep_and_owe(self, key: str) -> None:
+        """Archive the objects, then enter results and debts in one transaction: the case is done."""
+        record = self._record(key)
+        results = self._cases.results(key)
+        if not results:
+            objects = read_objects(self._settings.runs / key)
+            results = [result_record(record.case, made, self._keep(record.case, made.path)) for made in objects]
+        debts = self._debts(record, results)
+        case = record.case
+        self._cases.finish(
+            key,
+            results,
+            lambda connection: owe(connection, key, case.study_instance_uid, record.priority, debts),
+        )
+        log.info("case done", case=key, service=case.service, results=len(results), destinations=len(debts))
+
+    def park(self, key: str, reason: str) -> None:
+        """The case cannot go on."""
+        log.warning("case parked", case=key, reason=reason)
+        self._cases.park(key, reason)
+
+    # --- parts of the steps
+
+    def _record(self, key: str) -> CaseRecord:
+        record = self._cases.get(key)
+        if record is None:
+            raise Permanent("the case is not in the database any more")
+        conflict = self._index().conflict(record.case.study_instance_uid)
+        if conflict:
+            raise Permanent(f"the study's instances disagree on the patient: {conflict}")
+        return record
+
+    def _service(self, record: CaseRecord) -> Service:
+        service = self._site().services.get(record.case.service)
+        if service is None:
+            raise Permanent(f"service {record.case.service} is not installed any more")
+        return service
+
+    def _files(self, case: Case) -> list[str]:
+        files = []
+        for uid in case.instances:
+            instance = self._index().instance(uid)
+            if instance is None:
+                raise Permanent(f"instance {uid} is not in the archive any more")
+            files.append(str((self._settings.files / instance.path).absolute()))
+        return files
+
+    def _keep(self, case: Case, made: Path) -> str:
+        """Archive one encoded object; what is archived already under its UID is reused. Returns its path."""
+        with made.open("rb") as file:
+            meta = read_meta(file)
+            held = self._index().instance(meta.sop_instance_uid)
+            if held is not None:
+                return held.path
+            request = StoreRequest(
+                meta.sop_class_uid,
+                meta.sop_instance_uid,
+                meta.transfer_syntax_uid,
+                self._node.ae_title,
+                self._node.ae_title,
+                "",
+                "",
+                "",
+            )
+            writer = self._stores.archive.open(request, "result")
+            try:
+                while piece := file.read(1 << 20):
+                    writer.write([piece])
+            except BaseException:
+                writer.abort()
+                raise
+            writer.commit()
+        log.debug("result archived", case=case.key, path=str(writer.path))
+        return str(writer.path.relative_to(self._settings.files))
+
+    def _debts(self, record: CaseRecord, results: list[ResultRecord]) -> list[Debt]:
+        """Who gets what. An uncertified service's results go only to peers marked `investigational: true`."""
+        site = self._site()
+        service = self._service(record)
+        debts = []
+        for name in record.send_to:
+            destination, peer, refusal = self._destination(record.case, name, site.rules.peers)
+            if peer is not None and service.pipeline.status != "certified" and not peer.investigational:
+                refusal = f"{service.name} is not certified and peer {destination} is not `investigational: true`"
+            accepted = tuple(r.sop_instance_uid for r in results if peer is None or r.kind in peer.accepts)
+            debts.append(Debt(destination, accepted, refusal))
+        return debts
+
+    def _destination(self, case: Case, name: str, peers: Directory) -> tuple[str, Peer | None, str]:
+        """(destination, its peer, why it cannot be) for a word of `send_to`."""
+        first = self._index().instance(case.instances[0])
+        sent_by = first.peer if first else ""
+        peer = peers.destination(name, sent_by)
+        if peer is None:
+            return (sent_by if name == SENDER else name), None, f"the rules file has no peer for {name}"
+        if peer.port is None:
+            return peer.name, None, f"peer {peer.name} has neither `port:` nor `reply_to:` in the rules file"
+        return peer.name, peer, ""
+
+    def _owe_again(self, key: str) -> None:
+        record = self._record(key)
+        debts = self._debts(record, self._cases.results(key))
+        with self._cases.transaction() as connection:
+            owe(connection, key, record.case.study_instance_uid, record.priority, debts)
+
+    def _index(self) -> Index:
+        """One reading connection a thread; threads of the engine come and go with the process."""
+        if not hasattr(self._thread, "index"):
+            self._thread.index = Index(self._stores.index_db)
+        index: Index = self._thread.index
+        return index
+
+
+def case_key(study: Study, candidate: Candidate, service: Service) -> str:
+    """The key of a case: study, service, bundle, contract, and what goes in. Equal keys are one run."""
+    digests = {i.sop_instance_uid: i.dataset_sha256 for i in study.instances}
+    inputs = [f"{uid}={digests[uid]}" for uid in sorted(candidate.instances)]
+    parts = [study.study_instance_uid, service.name, service.bundle_hash, service.pipeline_hash, *inputs]
+    return hashlib.sha256("\x1f".join(parts).encode()).hexdigest()[:40]
+
+
+def _last_received(study: Study, candidate: Candidate) -> tuple[int, str]:
+    """Boot time and boot of the newest instance of the case."""
+    mine = [i for i in study.instances if i.sop_instance_uid in candidate.instances]
+    newest = max(mine, key=lambda i: (i.received_utc_us, i.received_boot_us))
+    return newest.received_boot_us, newest.boot_id
+
+
+def _plain_case(case: Case) -> dict[str, object]:
+    plain: dict[str, object] = json.loads(json.dumps(vars(case)))
+    return plain

@@ -1,0 +1,360 @@
+"""YAML that people of the site write, with every mistake named by file, line and column.
+
+In: the path of a file and a pydantic model. Out: a Document (plain values and where each stands), the validated model,
+or one ConfigError that lists all mistakes. Never shows a traceback, never runs a tag, never guesses a value's type:
+what YAML would silently change (`0800` is the number 800) has to be put in quotes.
+"""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import re
+import typing
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar
+
+import ruamel.yaml
+from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
+from pydantic_core import ErrorDetails, PydanticCustomError
+from ruamel.yaml.error import MarkedYAMLError, YAMLError
+from ruamel.yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
+
+from pacsnode.errors import ConfigError
+
+MAX_BYTES = 1_000_000
+MAX_DEPTH = 32
+MAX_VALUES = 200_000  # with aliases expanded: nine lines of YAML can stand for a billion values
+MAX_PROBLEMS = 50
+
+Loc = tuple[str | int, ...]
+Model = TypeVar("Model", bound=BaseModel)
+T = TypeVar("T")
+
+Items = Annotated[tuple[T, ...], BeforeValidator(lambda raw: tuple(raw) if isinstance(raw, list) else raw)]
+"""A YAML list as a tuple: a strict model takes no list for a tuple."""
+
+IMPLIED = "implied"
+"""`Annotated[str, IMPLIED]`: a field that the reader fills in; no key of the file."""
+
+
+class Record(BaseModel):
+    """Base of the models of such files: unknown keys are mistakes, no value is converted."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, arbitrary_types_allowed=True)
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One mistake: where in the document, in words, and a short code to search for."""
+
+    loc: Loc
+    text: str
+    code: str
+    at: Literal["key", "value"] = "value"
+
+
+@dataclass(frozen=True)
+class Document:
+    """A parsed file. `keys` and `values` hold (line, column), 1-based, of every key and value by its location."""
+
+    name: str
+    sha256: str
+    data: dict[str, Any]
+    keys: Mapping[Loc, tuple[int, int]]
+    values: Mapping[Loc, tuple[int, int]]
+
+    def known(self, loc: Loc) -> Loc:
+        """The longest beginning of `loc` that the file has."""
+        while loc and loc not in self.values:
+            loc = loc[:-1]
+        return loc
+
+    def line_column(self, loc: Loc, at: Literal["key", "value"] = "value") -> tuple[int, int]:
+        """Where `loc` stands; what is not in the file stands where its nearest ancestor's key does."""
+        known = self.known(loc)
+        if known != loc or at == "key":
+            return self.keys.get(known, self.values[known])
+        return self.values[known]
+
+    def position(self, loc: Loc, at: Literal["key", "value"] = "value") -> str:
+        """`file:line:column` of a location."""
+        line, column = self.line_column(loc, at)
+        return f"{self.name}:{line}:{column}"
+
+    def error(self, problems: Iterable[Problem]) -> ConfigError:
+        """One ConfigError that lists all problems in the file's order."""
+        ordered = sorted(set(problems), key=lambda found: (self.line_column(found.loc, found.at), found.text))
+        lines = [
+            f"{self.position(found.loc, found.at)} {'.'.join(map(str, found.loc)) or 'file'}: "
+            f"{found.text} [{found.code}]"
+            for found in ordered[:MAX_PROBLEMS]
+        ]
+        if len(ordered) > MAX_PROBLEMS:
+            lines.append(f"... and {len(ordered) - MAX_PROBLEMS} more")
+        error = ConfigError("\n".join(lines))
+        error.where = self.position(ordered[0].loc, ordered[0].at)
+        return error
+
+
+def load(path: Path) -> Document:
+    """Read and parse one file. Raises ConfigError."""
+    raw = _read(path)
+    text = _decode(raw, str(path))
+    try:
+        root = ruamel.yaml.YAML(typ="rt").compose(text)
+    except MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        what = ": ".join(part for part in (error.context, error.problem) if part)
+        raise _at(str(path), mark.line + 1, mark.column + 1, f"not YAML: {what}") from None
+    except RecursionError:
+        raise _at(str(path), 1, 1, f"nested too deeply; at most {MAX_DEPTH} levels") from None
+    except YAMLError as error:
+        raise _at(str(path), 1, 1, f"not YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(root, MappingNode):
+        what = "the file is empty" if root is None else "the file is not a map"
+        raise _at(str(path), 1, 1, f"{what}; expected `key: value` lines")
+    reading = _Reading()
+    data = reading.value(root, ())
+    document = Document(str(path), hashlib.sha256(raw).hexdigest(), data, reading.keys, reading.values)
+    if reading.problems:
+        raise document.error(reading.problems)
+    return document
+
+
+def validate(document: Document, model: type[Model]) -> Model:
+    """The document as a model, or a ConfigError with every mistake in it."""
+    try:
+        return model.model_validate(document.data)
+    except ValidationError as error:
+        raise document.error(
+            [_problem(document, model, details) for details in error.errors(include_url=False)]
+        ) from None
+
+
+def wrong(code: str, text: str) -> PydanticCustomError:
+    """The error that a validator of such a model raises: a sentence for the site, and a code."""
+    return PydanticCustomError(code, "{text}", {"text": text})
+
+
+def nearest(word: str, choices: Iterable[str]) -> str:
+    """`; did you mean X?` for a misspelt word, "" when nothing is near."""
+    by_folded = {choice.casefold(): choice for choice in choices}
+    found = difflib.get_close_matches(word.casefold(), by_folded, n=1, cutoff=0.6)
+    return f"; did you mean {by_folded[found[0]]}?" if found else ""
+
+
+def found_in_words(value: object) -> str:
+    """What a file holds, as a person would call it."""
+    match value:
+        case None:
+            return "nothing"
+        case bool():
+            return "true" if value else "false"
+        case int() | float():
+            return f"the number {value}"
+        case str():
+            return f"the text {value[:60]!r}"
+        case Mapping():
+            return "a map"
+    return "a list" if value else "an empty list"
+
+
+def _at(name: str, line: int, column: int, text: str) -> ConfigError:
+    where = f"{name}:{line}:{column}"
+    error = ConfigError(f"{where} file: {text} [not-readable]")
+    error.where = where
+    return error
+
+
+def _read(path: Path) -> bytes:
+    try:
+        with path.open("rb") as file:
+            raw = file.read(MAX_BYTES + 1)
+    except OSError as error:
+        raise _at(str(path), 1, 1, f"cannot be read: {error.strerror or error}") from None
+    if len(raw) > MAX_BYTES:
+        raise _at(str(path), 1, 1, f"larger than {MAX_BYTES} bytes: this is no file written by hand")
+    return raw
+
+
+NOT_TEXT = re.compile("[^\t\n\r\x20-\x7e\x85\xa0-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+TAB_INDENT = re.compile(r"^ *\t[ \t]*[^\s#]", re.MULTILINE)
+
+
+def _decode(raw: bytes, name: str) -> str:
+    if raw.startswith((b"\xff\xfe", b"\xfe\xff")):
+        raise _at(name, 1, 1, "saved as UTF-16; save the file as UTF-8")
+    try:
+        text = raw.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        good = raw.removeprefix(b"\xef\xbb\xbf").decode("utf-8", "surrogateescape")
+        line, column = _line_column(good, re.search("[\udc80-\udcff]", good))
+        try:  # Korean Windows saves as EUC-KR (code page 949)
+            raw.decode("cp949")
+            text = "saved as EUC-KR (CP949)"
+        except UnicodeDecodeError:
+            text = "not UTF-8"
+        raise _at(name, line, column, f"{text}; save the file as UTF-8") from None
+    if found := NOT_TEXT.search(text):
+        raise _at(name, *_line_column(text, found), f"a control character U+{ord(found[0]):04X}; delete it")
+    if found := TAB_INDENT.search(text):
+        raise _at(name, *_line_column(text, found), "a tab at the start of a line; indent with spaces")
+    if found := re.search("^%", text, re.MULTILINE):
+        raise _at(name, *_line_column(text, found), "a % line changes how YAML is read; leave it out")
+    return text
+
+
+def _line_column(text: str, found: re.Match[str] | None) -> tuple[int, int]:
+    before = text[: found.start() if found else 0]
+    return before.count("\n") + 1, len(before) - before.rfind("\n")
+
+
+@dataclass
+class _Reading:
+    """Turns YAML nodes into plain values, and remembers where each stood."""
+
+    problems: list[Problem] = field(default_factory=list)
+    keys: dict[Loc, tuple[int, int]] = field(default_factory=dict)
+    values: dict[Loc, tuple[int, int]] = field(default_factory=dict)
+    full: bool = False
+
+    def value(self, node: Node, loc: Loc) -> Any:
+        if self.full:
+            return None
+        self.values[loc] = (node.start_mark.line + 1, node.start_mark.column + 1)
+        if len(self.values) > MAX_VALUES:
+            self.full = True
+            self.wrong(loc, "more values than a person writes: leave out the * aliases", "too-large")
+            return None
+        if len(loc) > MAX_DEPTH:
+            self.wrong(loc, f"nested too deeply; at most {MAX_DEPTH} levels", "too-deep")
+            return None
+        match node:
+            case ScalarNode():
+                return self.scalar(node, loc)
+            case MappingNode() if str(node.tag) == "tag:yaml.org,2002:map":
+                return self.mapping(node, loc)
+            case SequenceNode() if str(node.tag) == "tag:yaml.org,2002:seq":
+                return [self.value(item, (*loc, index)) for index, item in enumerate(node.value)]
+        self.wrong(loc, f"the tag {str(node.tag)[:60]} is not allowed; write plain values", "tag")
+        return None
+
+    def mapping(self, node: MappingNode, loc: Loc) -> dict[str, Any]:
+        result: dict[str, Any] = {}
+        for key, value in node.value:
+            at = (*loc, str(key.value) if isinstance(key, ScalarNode) else "?")
+            position = (key.start_mark.line + 1, key.start_mark.column + 1)
+            if at in self.keys:
+                first = self.keys[at]
+                self.keys[at] = position  # the second one is the one that the message points at
+                self.wrong(at, f"this key is here twice, first on line {first[0]}", "duplicate-key")
+                continue
+            self.keys[at] = position
+            if not isinstance(key, ScalarNode) or not str(key.tag).endswith((":str", ":timestamp")):
+                self.values[at] = position
+                self.wrong(at, "a key is a word; put it in quotes if it is meant so", "bad-key")
+                continue
+            result[key.value] = self.value(value, at)
+        return result
+
+    def scalar(self, node: ScalarNode, loc: Loc) -> str | int | float | bool | None:
+        text: str = node.value
+        tag = str(node.tag)
+        match tag.removeprefix("tag:yaml.org,2002:"):
+            case "str" | "timestamp":
+                return text
+            case "null":
+                return None
+            case "bool":
+                return text.casefold() == "true"
+            case "int" if re.fullmatch(r"-?(0|[1-9][0-9]{0,17})", text):
+                return int(text)
+            case "float" if re.fullmatch(r"-?[0-9]{1,18}\.[0-9]{1,18}", text):
+                return float(text)
+            case "int" | "float":
+                self.wrong(loc, f"{text[:40]} is no plain number; put it in quotes", "unclear-number")
+                return None
+        self.wrong(loc, f"the tag {tag[:60]} is not allowed; write plain values", "tag")
+        return None
+
+    def wrong(self, loc: Loc, text: str, code: str) -> None:
+        self.values.setdefault(loc, (1, 1))
+        self.problems.append(Problem(loc, text, code, at="key" if code in ("duplicate-key",) else "value"))
+
+
+EXPECTED = {
+    "string_type": "text",
+    "int_type": "a whole number",
+    "float_type": "a number",
+    "bool_type": "true or false",
+    "list_type": "a list",
+    "tuple_type": "a list",
+    "dict_type": "a map",
+    "model_type": "a map",
+    "model_attributes_type": "a map",
+    "greater_than_equal": "a number of at least {ge}",
+    "greater_than": "a number above {gt}",
+    "less_than_equal": "a number of at most {le}",
+    "less_than": "a number below {lt}",
+    "too_short": "at least {min_length} of them",
+    "too_long": "at most {max_length} of them",
+    "string_too_short": "at least {min_length} characters",
+    "string_too_long": "at most {max_length} characters",
+    "string_pattern_mismatch": "text like {pattern}",
+}
+"""Errors of pydantic in the words of the site; in braces what pydantic tells with them."""
+
+
+def _problem(document: Document, model: type[BaseModel], details: ErrorDetails) -> Problem:
+    """One error of pydantic in the words of the site."""
+    kind, given, context = details["type"], details["input"], details.get("ctx", {})
+    whole: Loc = details["loc"]
+    loc = document.known(whole)
+    if kind == "missing":
+        beside = nearest(str(whole[-1]), given if isinstance(given, Mapping) else ())
+        return Problem(whole, f"this key is missing{beside}", "missing", at="key")
+    if kind == "extra_forbidden":
+        names = _field_names(model, whole[:-1])
+        beside = nearest(str(whole[-1]), names) or ";"
+        return Problem(whole, f"there is no such key{beside} expected: {', '.join(names)}", "unknown-key", at="key")
+    if kind == "literal_error":
+        names = re.findall("'([^']*)'", context["expected"])
+        return Problem(
+            loc,
+            f"{found_in_words(given)} is not known; expected: {context['expected']}"
+            + (nearest(given, names) if isinstance(given, str) else ""),
+            "unknown-value",
+        )
+    if kind in EXPECTED:
+        hint = "; put it in quotes" if kind == "string_type" and isinstance(given, int | float) else ""
+        expected = EXPECTED[kind].format_map(context)
+        code = "wrong-type" if kind.endswith("_type") else "wrong-value"
+        return Problem(loc, f"expected {expected}, found {found_in_words(given)}{hint}", code)
+    if "text" in context:
+        return Problem(loc, context["text"], kind, at="key" if kind.startswith("unknown-") else "value")
+    text = str(context.get("error", details["msg"]))
+    return Problem(loc, f"{text}, found {found_in_words(given)}", "wrong-value")
+
+
+def _field_names(model: object, loc: Sequence[str | int]) -> list[str]:
+    """The keys that the model allows at a location."""
+    origin, arguments = typing.get_origin(model), typing.get_args(model)
+    if origin is Annotated:
+        return _field_names(arguments[0], loc)
+    if isinstance(model, type) and issubclass(model, BaseModel):
+        fields = model.model_fields.items()
+        names = {info.alias or name: info.annotation for name, info in fields if IMPLIED not in info.metadata}
+        if not loc:
+            return list(names)
+        return _field_names(names.get(str(loc[0])), loc[1:])
+    if origin in (dict, Mapping) and loc:
+        return _field_names(arguments[1], loc[1:])
+    if origin in (list, tuple) and loc:
+        return _field_names(arguments[0], loc[1:])
+    for option in arguments:  # X | None
+        if names_of_option := _field_names(option, loc):
+            return names_of_option
+    return []
