@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 
-_UID = re.compile(r"(?:0|[1-9]\d*)(?:\.(?:0|[1-9]\d*))*")
+_UID = re.compile(r"(?:0|[1-9]\d*)(?:\.(?:0|[1-9]\d*))*", re.ASCII)
 
 IMPLEMENTATION_CLASS_UID = "2.25.202611220930147711905502774461098331"
 IMPLEMENTATION_VERSION_NAME = "PACSNODE_0_1"

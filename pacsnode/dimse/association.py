@@ -27,6 +27,7 @@ from pacsnode.errors import Permanent, Transient
 VERIFICATION: Final = "1.2.840.10008.1.1"
 IMPLICIT_VR_LITTLE_ENDIAN: Final = "1.2.840.10008.1.2"
 EXPLICIT_VR_LITTLE_ENDIAN: Final = "1.2.840.10008.1.2.1"
+_DEFLATED_EXPLICIT_VR_LITTLE_ENDIAN: Final = "1.2.840.10008.1.2.1.99"
 ECHO_CONTEXT: Final = (VERIFICATION, (IMPLICIT_VR_LITTLE_ENDIAN,))
 
 Context = tuple[str, tuple[str, ...]]
@@ -140,6 +141,8 @@ class Association:
         self._message_id = self._message_id % 0xFFFF + 1
         command = commands.store_request(self._message_id, sop_class_uid, sop_instance_uid)
         prefix = pdus.command_pdus(context_id, command, self._maximum_length)
+        if transfer_syntax_uid == _DEFLATED_EXPLICIT_VR_LITTLE_ENDIAN:
+            data_set = _padded(data_set)
         with self._aborting():
             self._transport.send_message(prefix, context_id, data_set, self._maximum_length)
             return self._answer(commands.C_STORE_RSP)
@@ -214,6 +217,12 @@ class Association:
                 raise ProtocolViolation("the peer answered with something else than a command set")
             if fragments.is_last:
                 return commands.parse(data)
+
+
+def _padded(deflated: io.BufferedIOBase) -> io.BufferedIOBase:
+    """A deflated data set of even length (PS3.5 A.5): not all files have it, and DCMTK aborts on an odd fragment."""
+    data = deflated.read()
+    return io.BytesIO(data + b"\0" * (len(data) & 1))
 
 
 def _connect(host: str, port: int, timeout_s: float) -> socket.socket:

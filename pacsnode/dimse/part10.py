@@ -39,7 +39,9 @@ def read_meta(file: io.BufferedIOBase) -> FileMeta:
         start = file.tell()
         header = file.read(8)
         if len(header) < 8 or header[:2] != b"\x02\x00":
-            file.seek(start)  # group length (0002,0000) is wrong in some files: the first other group ends the meta
+            file.seek(
+                start
+            )  # group length (0002,0000) is wrong or absent in some files: the first other group ends the meta
             break
         element = int.from_bytes(header[2:4], "little")
         if header[4:6] in _LONG_LENGTH_VRS:

@@ -91,7 +91,7 @@ def _check_own_uids(dataset: Dataset, origin: Origin, kind: ResultKind, index: i
     for keyword, uid in expected.items():
         if dataset.get(keyword) != uid:
             raise Permanent(f"{keyword} of the result is not the derived one")
-    allowed = origin.source_uids | origin.uids.known | {origin.request.node.device_uid}
+    allowed = origin.source_uids | origin.own_uids
     for uid in uid_values(dataset):
         if not uid.startswith(STANDARD_ROOT) and uid not in allowed:
             raise Permanent(f"the UID {uid[:64]} is neither derived nor the source's")
@@ -100,7 +100,7 @@ def _check_own_uids(dataset: Dataset, origin: Origin, kind: ResultKind, index: i
 
 
 def _check_references(dataset: Dataset, origin: Origin) -> None:
-    known = {*origin.sources, *origin.uids.known, *(p.SOPInstanceUID for p in origin.predecessors)}
+    known = {*origin.sources, *origin.uids.instances, *(p.SOPInstanceUID for p in origin.predecessors)}
     for element in _walk(dataset):
         if element.keyword == "ReferencedSOPInstanceUID" and element.value not in known:
             raise Permanent(f"the result refers to {str(element.value)[:64]}, which is not of this case")

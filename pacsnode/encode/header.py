@@ -13,7 +13,6 @@ import pydicom.config
 from highdicom._standard_utils import get_module_attribute_map
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.filewriter import dcmwrite
-from pydicom.multival import MultiValue
 from pydicom.uid import ExplicitVRLittleEndian
 
 from pacsnode.dicom.uids import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
@@ -21,6 +20,7 @@ from pacsnode.encode.provenance import Origin, processing_equipment
 from pacsnode.handover import ResultKind
 
 STANDARD_ROOT = "1.2.840.10008."
+_HIGHDICOM_ROOT = "1.2.826.0.1.3680043.10.511.3."
 
 _IDENTITY_MODULES = (
     "patient",
@@ -86,20 +86,15 @@ def stamp(dataset: Dataset, origin: Origin, kind: ResultKind, index: int) -> Non
 
 
 def settle_uids(dataset: Dataset, origin: Origin, place: tuple[str, ...]) -> None:
-    """Replace each UID that is neither standard, nor the sources', nor derived: highdicom makes random ones."""
-    known = origin.source_uids | origin.uids.known | {origin.request.node.device_uid}
+    """Replace the random UIDs of highdicom, in the order in which they stand; any other stranger stops at the gate."""
     replaced: dict[str, str] = {}
     for element in dataset.iterall():
-        if element.VR != "UI" or element.is_empty:
+        if element.VR != "UI" or not str(element.value).startswith(_HIGHDICOM_ROOT):
             continue
-        values = [str(v) for v in element.value] if isinstance(element.value, MultiValue) else [str(element.value)]
-        for value in values:
-            if value not in known and value not in replaced and not value.startswith(STANDARD_ROOT):
-                number = str(len(replaced) + 1)
-                replaced[value] = origin.uids.derive(origin.uids.key, *place, "uid", number)
-        if any(value in replaced for value in values):
-            settled = [replaced.get(value, value) for value in values]
-            element.value = settled if len(settled) > 1 else settled[0]
+        value = str(element.value)
+        if value not in origin.source_uids and value not in replaced:
+            replaced[value] = origin.uids.derive(origin.uids.key, *place, "uid", str(len(replaced) + 1))
+        element.value = replaced.get(value, value)
 
 
 def requests(header: Dataset) -> list[Dataset]:

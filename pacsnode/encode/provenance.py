@@ -38,10 +38,13 @@ class DerivedUIDs:
     def __init__(self, key: str) -> None:
         self.key = key
         self.known: set[str] = set()
+        self.instances: set[str] = set()
 
     def instance(self, kind: ResultKind, index: int) -> str:
         """SOP Instance UID of the object number `index` (from 1) of its kind."""
-        return self.derive(self.key, kind, str(index))
+        uid = self.derive(self.key, kind, str(index))
+        self.instances.add(uid)
+        return uid
 
     def series(self, kind: ResultKind) -> str:
         """Series Instance UID of all objects of `kind`: SR, SEG and SC may not share a series."""
@@ -78,6 +81,11 @@ class Origin:
     def source_uids(self) -> frozenset[str]:
         """Every UID that the sources and predecessors hold, also those of others that they refer to."""
         return frozenset(uid for h in (*self.sources.values(), *self.predecessors) for uid in uid_values(h))
+
+    @property
+    def own_uids(self) -> set[str]:
+        """The UIDs that are ours: derived for this case, and those of the node and of the algorithm."""
+        return self.uids.known | {self.request.node.device_uid, device_uid(self.algorithm)}
 
     def tracking(self, group: Group, segment: Segment | None = None) -> tuple[str, str]:
         """Tracking Identifier and UID: the same in SR and SEG, and again when the study is analysed once more."""

@@ -37,7 +37,7 @@ def test_dciodvfy_finds_no_error_in_any_object(source: Path, findings: Callable[
 @SOURCES
 def test_dsrdump_reads_the_report(source: Path, findings: Callable[[], Findings], tmp_path: Path) -> None:
     (result,) = encode(findings(), request(tmp_path, source, results=("sr",)))
-    text = "\n".join(run_tool("/usr/bin/dsrdump", str(result.path)))
+    text = "\n".join(run_tool("/usr/bin/dsrdump", "+Pl", str(result.path)))
     assert "E: " not in text
     assert "Verification Flag   : UNVERIFIED" in text
     assert "Preliminary Flag    : PRELIMINARY" in text
