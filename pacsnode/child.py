@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from pacsnode import findings, telemetry
 from pacsnode.errors import Permanent
-from pacsnode.handover import Case, EncodeRequest, NodeIdentity
+from pacsnode.handover import RESULT_KINDS, Case, EncodeRequest, NodeIdentity
 from pacsnode.infer import compute
 from pacsnode.infer.catalogue import Service, load_service
 from pacsnode.infer.compute import Message
@@ -54,8 +54,9 @@ def main() -> None:
 
     def warm(request: Message) -> Message:
         """Load models and what encoding needs, before the first study waits for it."""
-        from pacsnode.encode.build import encode as _  # noqa: F401  # highdicom: seconds to import
+        from pacsnode.encode.build import warm as warm_encoder  # highdicom: seconds to import
 
+        warm_encoder()
         device = device_of(request["device"])
         for folder, bundle_hash in request["services"]:
             models.get(folder, bundle_hash, device)
@@ -76,8 +77,9 @@ def main() -> None:
         from pacsnode.encode.results import write_objects
 
         folder = Path(request["folder"])
-        lists = {k: tuple(request["case"][k]) for k in ("rules", "instances", "results")}
-        case = Case(**(request["case"] | lists))
+        lists = {k: tuple(request["case"][k]) for k in ("rules", "instances")}
+        # Every kind is made, whatever the rules ask for today: the SR refers to the SEG, and one key has one SR.
+        case = Case(**(request["case"] | lists | {"results": RESULT_KINDS}))
         objects = build(
             findings.load(folder),
             EncodeRequest(

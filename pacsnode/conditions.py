@@ -15,7 +15,6 @@ import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from decimal import Decimal
-from functools import lru_cache
 from typing import Any, Literal
 
 from pydantic import GetCoreSchemaHandler, ValidationError
@@ -24,15 +23,14 @@ from pydantic_core import CoreSchema, InitErrorDetails, core_schema
 from pacsnode.dicom.attributes import BY_KEYWORD
 from pacsnode.errors import ConfigError
 from pacsnode.handover import Attributes, Clause
+from pacsnode.operands import DAYS, NUMBER_VRS, Key, Wrong, key_of, operand_of, vr_of
 from pacsnode.patterns import MAX_SUBJECT, fold, safe_pattern
 from pacsnode.yamlfile import Loc, found_in_words, nearest, wrong
 
 PEER = "peer"
 """The one condition name that is no DICOM attribute: the name of the peer that sent the image."""
 NAMES = (*BY_KEYWORD, PEER)
-NUMBER_VRS = frozenset({"DS", "IS", "FL", "FD", "US", "SS", "UL", "SL", "UV", "SV"})
 
-Key = str | Decimal
 Mode = Literal["all", "any"]
 
 
@@ -162,70 +160,12 @@ def _for_pydantic(raw: object) -> Condition:
     return condition
 
 
-# --- values -----------------------------------------------------------------------------------------------------------
-
-NUMBER = re.compile(r"[+-]?(\d{1,32}\.?\d{0,32}|\.\d{1,32})([eE][+-]?\d{1,3})?", re.ASCII)
-AGE = re.compile(r"(\d{1,4})([DWMY])", re.ASCII)
-DATE = re.compile(r"(\d{4})[-.]?(0[1-9]|1[0-2])[-.]?(0[1-9]|[12]\d|3[01])", re.ASCII)
-DAYS = {"D": Decimal(1), "W": Decimal(7), "M": Decimal("30.4375"), "Y": Decimal("365.25")}
-
-
-def vr_of(keyword: str) -> str:
-    """The VR of an attribute that rules may use; a peer's name is text."""
-    attribute = BY_KEYWORD.get(keyword)
-    return attribute.vr if attribute else "LO"
-
-
-@lru_cache(maxsize=65536)
-def key_of(keyword: str, value: str) -> Key | None:
-    """What a value is compared by, from the attribute's VR; None where it is no value of that VR.
-
-    Numbers are Decimal, DA and the date of DT `YYYYMMDD`, AS days (a month 30.4375, a year 365.25), UI as it is, other
-    VRs folded text.
-    """
-    vr = vr_of(keyword)
-    plain = value.strip(" \0")
-    if vr in NUMBER_VRS:
-        return Decimal(plain) if NUMBER.fullmatch(plain) else None
-    if vr in ("DA", "DT"):
-        date = DATE.fullmatch(plain) if vr == "DA" else DATE.match(plain)
-        return "".join(date.groups()) if date else None
-    if vr == "AS":
-        age = AGE.fullmatch(plain.upper())
-        return int(age[1]) * DAYS[age[2]] if age else None
-    return plain if vr == "UI" else fold(value)
-
-
-class Wrong(Exception):
-    """A mistake inside one operand."""
-
-
-FORMS = {"DA": "a date such as 2026-03-31", "DT": "a date such as 2026-03-31", "AS": "an age such as 18Y or 6M"}
-
-
-def _operand(keyword: str, raw: object) -> tuple[str, Key]:
-    """One value of a file: as written, and its key."""
-    vr = vr_of(keyword)
-    if isinstance(raw, bool) or not isinstance(raw, str | int | float):
-        hint = "; write {in: [...]} for one of several" if isinstance(raw, list) else ""
-        hint = "; write {exists: false} for an absent attribute" if raw is None else hint
-        raise Wrong(f"expected text or a number, found {found_in_words(raw)}{hint}")
-    if isinstance(raw, float) and vr not in NUMBER_VRS:
-        raise Wrong(f"{keyword} is text, and {raw} may be written in several ways; put it in quotes")
-    text = f"{raw}Y" if vr == "AS" and str(raw).isdecimal() else str(raw)
-    key = key_of(keyword, text)
-    if key is None or key == "":
-        form = "a number" if vr in NUMBER_VRS else FORMS.get(vr, "a value with a letter or digit in it")
-        raise Wrong(f"{keyword} has VR {vr}: expected {form}, found {found_in_words(raw)}")
-    return text, key
-
-
 # --- operators: a new one is a function here; its docstring is its help ----------------------------------------------
 
 
 def equals(keyword: str, raw: object) -> Test:
     """`Keyword: value`: the value is equal. Case, white space and punctuation do not count: CHEST-PA is "chest pa"."""
-    text, key = _operand(keyword, raw)
+    text, key = operand_of(keyword, raw)
     return Test(keyword, OneOf(frozenset({key})), text)
 
 
@@ -233,7 +173,7 @@ def one_of(keyword: str, raw: object) -> Test:
     """`{in: [CR, DX]}`: the value is equal to one of these."""
     if not isinstance(raw, list) or not raw:
         raise Wrong(f"`in` takes a list such as [CR, DX], found {found_in_words(raw)}")
-    operands = [_operand(keyword, value) for value in raw]
+    operands = [operand_of(keyword, value) for value in raw]
     return Test(keyword, OneOf(frozenset(key for _, key in operands)), " or ".join(text for text, _ in operands))
 
 
@@ -265,7 +205,7 @@ def between(keyword: str, raw: object) -> Test:
         raise Wrong(f"{keyword} is text (VR {vr}) and has no order; use `in` or `matches`")
     if not isinstance(raw, list) or len(raw) != 2:
         raise Wrong("`between` takes a list of two values, [from, to]")
-    (low_text, low), (high_text, high) = (_operand(keyword, value) for value in raw)
+    (low_text, low), (high_text, high) = (operand_of(keyword, value) for value in raw)
     if low > high:  # type: ignore[operator]  # of one VR: both text or both Decimal
         raise Wrong(f"{low_text} is greater than {high_text}; write the smaller one first")
     if vr == "AS" and isinstance(high, Decimal):
@@ -346,7 +286,7 @@ class _Reading:
                 self.wrong(
                     at, "unknown-operator", f"there is no such operator{near} expected: {', '.join(OPERATORS)}, not"
                 )
-        return parts if not negated or len(parts) < 2 else [Condition("any", tuple(parts))]
+        return parts if len(parts) < 2 else [Condition("any" if negated else "all", tuple(parts))]
 
     def test(
         self, operator: Callable[[str, object], Test], keyword: str, raw: object, loc: Loc, negated: bool

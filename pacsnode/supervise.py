@@ -99,16 +99,16 @@ class Supervisor:
                 code = role.process.returncode
                 role.process = None
                 if role.essential and code in CONFIGURATION_EXIT_CODES:
-                    log.error("receiving cannot start; the node ends", role=role.name, exit_code=code)
+                    log.error("receiving cannot start; the node ends", process=role.name, exit_code=code)
                     return code
                 role.failures = 1 if now - role.started_s > STABLE_AFTER_S else role.failures + 1
                 delay_s = min(LONGEST_BACK_OFF_S, 0.2 * 2.0 ** (role.failures - 1))
                 role.restart_at_s = now + delay_s
-                log.error("a process ended; it starts again", role=role.name, exit_code=code, in_s=delay_s)
+                log.error("a process ended; it starts again", process=role.name, exit_code=code, in_s=delay_s)
             if role.process is None and now >= role.restart_at_s:
                 role.process = subprocess.Popen([sys.executable, "-m", "pacsnode", role.name])
                 role.started_s = now
-                log.info("process started", role=role.name, pid=role.process.pid)
+                log.info("process started", process=role.name, pid=role.process.pid)
         return None
 
     def _sleep_s(self, watchdog_s: float | None) -> float | None:
@@ -132,6 +132,6 @@ class Supervisor:
             try:
                 role.process.wait(max(0.1, deadline - time.monotonic()))
             except subprocess.TimeoutExpired:
-                log.error("a process did not end in time and is killed; nothing is lost", role=role.name)
+                log.error("a process did not end in time and is killed; nothing is lost", process=role.name)
                 role.process.kill()
                 role.process.wait()

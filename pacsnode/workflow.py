@@ -291,12 +291,13 @@ class Workflow:
         """Who gets what. An uncertified service's results go only to peers marked `investigational: true`."""
         site = self._site()
         service = self._service(record)
+        wanted = [r for r in results if r.kind in record.case.results]
         debts = []
         for name in record.send_to:
             destination, peer, refusal = self._destination(record.case, name, site.rules.peers)
             if peer is not None and service.pipeline.status != "certified" and not peer.investigational:
                 refusal = f"{service.name} is not certified and peer {destination} is not `investigational: true`"
-            accepted = tuple(r.sop_instance_uid for r in results if peer is None or r.kind in peer.accepts)
+            accepted = tuple(r.sop_instance_uid for r in wanted if peer is None or r.kind in peer.accepts)
             debts.append(Debt(destination, accepted, refusal))
         return debts
 

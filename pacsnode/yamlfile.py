@@ -23,8 +23,8 @@ from ruamel.yaml.error import MarkedYAMLError, YAMLError
 from ruamel.yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 
 from pacsnode.errors import ConfigError
+from pacsnode.textfile import mistake_at, read
 
-MAX_BYTES = 1_000_000
 MAX_DEPTH = 32
 MAX_VALUES = 200_000  # with aliases expanded: nine lines of YAML can stand for a billion values
 MAX_PROBLEMS = 50
@@ -101,24 +101,23 @@ class Document:
 
 def load(path: Path) -> Document:
     """Read and parse one file. Raises ConfigError."""
-    raw = _read(path)
-    text = _decode(raw, str(path))
+    text = read(path)
     try:
         root = ruamel.yaml.YAML(typ="rt").compose(text)
     except MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         what = ": ".join(part for part in (error.context, error.problem) if part)
-        raise _at(str(path), mark.line + 1, mark.column + 1, f"not YAML: {what}") from None
+        raise mistake_at(str(path), mark.line + 1, mark.column + 1, f"not YAML: {what}") from None
     except RecursionError:
-        raise _at(str(path), 1, 1, f"nested too deeply; at most {MAX_DEPTH} levels") from None
+        raise mistake_at(str(path), 1, 1, f"nested too deeply; at most {MAX_DEPTH} levels") from None
     except YAMLError as error:
-        raise _at(str(path), 1, 1, f"not YAML: {' '.join(str(error).split())}") from None
+        raise mistake_at(str(path), 1, 1, f"not YAML: {' '.join(str(error).split())}") from None
     if not isinstance(root, MappingNode):
         what = "the file is empty" if root is None else "the file is not a map"
-        raise _at(str(path), 1, 1, f"{what}; expected `key: value` lines")
+        raise mistake_at(str(path), 1, 1, f"{what}; expected `key: value` lines")
     reading = _Reading()
     data = reading.value(root, ())
-    document = Document(str(path), hashlib.sha256(raw).hexdigest(), data, reading.keys, reading.values)
+    document = Document(str(path), hashlib.sha256(text.encode()).hexdigest(), data, reading.keys, reading.values)
     if reading.problems:
         raise document.error(reading.problems)
     return document
@@ -162,56 +161,6 @@ def found_in_words(value: object) -> str:
     return "a list" if value else "an empty list"
 
 
-def _at(name: str, line: int, column: int, text: str) -> ConfigError:
-    where = f"{name}:{line}:{column}"
-    error = ConfigError(f"{where} file: {text} [not-readable]")
-    error.where = where
-    return error
-
-
-def _read(path: Path) -> bytes:
-    try:
-        with path.open("rb") as file:
-            raw = file.read(MAX_BYTES + 1)
-    except OSError as error:
-        raise _at(str(path), 1, 1, f"cannot be read: {error.strerror or error}") from None
-    if len(raw) > MAX_BYTES:
-        raise _at(str(path), 1, 1, f"larger than {MAX_BYTES} bytes: this is no file written by hand")
-    return raw
-
-
-NOT_TEXT = re.compile("[^\t\n\r\x20-\x7e\x85\xa0-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
-TAB_INDENT = re.compile(r"^ *\t[ \t]*[^\s#]", re.MULTILINE)
-
-
-def _decode(raw: bytes, name: str) -> str:
-    if raw.startswith((b"\xff\xfe", b"\xfe\xff")):
-        raise _at(name, 1, 1, "saved as UTF-16; save the file as UTF-8")
-    try:
-        text = raw.decode("utf-8-sig")
-    except UnicodeDecodeError:
-        good = raw.removeprefix(b"\xef\xbb\xbf").decode("utf-8", "surrogateescape")
-        line, column = _line_column(good, re.search("[\udc80-\udcff]", good))
-        try:  # Korean Windows saves as EUC-KR (code page 949)
-            raw.decode("cp949")
-            text = "saved as EUC-KR (CP949)"
-        except UnicodeDecodeError:
-            text = "not UTF-8"
-        raise _at(name, line, column, f"{text}; save the file as UTF-8") from None
-    if found := NOT_TEXT.search(text):
-        raise _at(name, *_line_column(text, found), f"a control character U+{ord(found[0]):04X}; delete it")
-    if found := TAB_INDENT.search(text):
-        raise _at(name, *_line_column(text, found), "a tab at the start of a line; indent with spaces")
-    if found := re.search("^%", text, re.MULTILINE):
-        raise _at(name, *_line_column(text, found), "a % line changes how YAML is read; leave it out")
-    return text
-
-
-def _line_column(text: str, found: re.Match[str] | None) -> tuple[int, int]:
-    before = text[: found.start() if found else 0]
-    return before.count("\n") + 1, len(before) - before.rfind("\n")
-
-
 @dataclass
 class _Reading:
     """Turns YAML nodes into plain values, and remembers where each stood."""
@@ -225,6 +174,8 @@ class _Reading:
         if self.full:
             return None
         self.values[loc] = (node.start_mark.line + 1, node.start_mark.column + 1)
+        if node.value == "" and loc in self.keys:  # a value left out has no place of its own
+            self.values[loc] = self.keys[loc]
         if len(self.values) > MAX_VALUES:
             self.full = True
             self.wrong(loc, "more values than a person writes: leave out the * aliases", "too-large")

@@ -327,3 +327,8 @@ def test_evaluation_agrees_with_a_slow_reference_and_explains_itself(
 def test_the_names_of_conditions_are_the_attribute_table_and_the_peer() -> None:
     assert "Modality" in NAMES
     assert "peer" in NAMES
+
+
+def test_a_double_negation_of_several_operators_stays_one_group() -> None:
+    raw = {"not": {"Modality": {"exists": False, "not": {"equals": "CHEST", "exists": False}}}}
+    assert evaluate(parse(raw), {})[0] is reference(raw, {}) is False

@@ -133,7 +133,7 @@ def test_all_mistakes_are_told_at_once_in_the_order_of_the_file(tmp_path: Path) 
         ),
         (b"version: 1\nboxes: \xff\xff\n", "2:8 file: not UTF-8; save the file as UTF-8"),
         ("version: 1\n".encode("utf-16"), "1:1 file: saved as UTF-16"),
-        (b"#" * 1_000_001, "1:1 file: larger than 1000000 bytes"),
+        (b"#" * 256_001, "1:1 file: larger than 256000 bytes"),
     ],
 )
 def test_a_broken_file_is_told_with_its_place_and_what_to_do(tmp_path: Path, content: str | bytes, told: str) -> None:

@@ -155,19 +155,23 @@ class Cases:
             connection.execute("DELETE FROM candidates WHERE id = ?", (pending.id,))
             audit.record(connection, "case opened", study=case.study_instance_uid, case=case.key, service=case.service)
 
-    def unite(self, key: str, candidate: Candidate) -> tuple[str, ...]:
-        """Another decision led to a case that exists: its destinations are united. Returns the new ones."""
+    def unite(self, key: str, candidate: Candidate) -> bool:
+        """Another decision led to a case that exists: destinations, results and rules are united. Whether it grew."""
         with self.transaction() as connection:
             held = self.get(key)
             assert held is not None
-            new = tuple(d for d in candidate.send_to if d not in held.send_to)
-            rules = held.case.rules + tuple(r for r in candidate.rules if r not in held.case.rules)
-            if new or rules != held.case.rules:
-                connection.execute(
-                    "UPDATE cases SET send_to = ?, rules = ? WHERE key = ?",
-                    (_json(held.send_to + new), _json(rules), key),
-                )
-            return new
+            grown = {
+                "send_to": _joined(held.send_to, candidate.send_to),
+                "results": _joined(held.case.results, candidate.results),
+                "rules": _joined(held.case.rules, candidate.rules),
+            }
+            if tuple(grown.values()) == (held.send_to, held.case.results, held.case.rules):
+                return False
+            connection.execute(
+                "UPDATE cases SET send_to = ?, results = ?, rules = ? WHERE key = ?",
+                (*map(_json, grown.values()), key),
+            )
+            return True
 
     def take(self, running_limit: int) -> list[CaseRecord]:
         """Mark the most urgent waiting cases as running, up to `running_limit` in all, and return them."""
@@ -277,6 +281,10 @@ class Cases:
 def result_record(case: Case, made: ResultObject, path: str) -> ResultRecord:
     """The record of an encoded object that lies at `path` below `files/`."""
     return ResultRecord(made.sop_instance_uid, case.key, made.kind, made.sop_class_uid, made.series_instance_uid, path)
+
+
+def _joined(held: tuple[str, ...], more: tuple[str, ...]) -> tuple[str, ...]:
+    return held + tuple(one for one in more if one not in held)
 
 
 def _json(value: Any) -> str:

@@ -7,7 +7,7 @@ what counts is what a PACS will read, and it never repairs.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from io import BytesIO
 from typing import Any
 
@@ -20,7 +20,7 @@ from pydicom.multival import MultiValue
 from pacsnode.dicom import uids
 from pacsnode.encode.header import STANDARD_ROOT, identity_keywords
 from pacsnode.encode.normalise import UTF_8
-from pacsnode.encode.provenance import Origin, uid_values
+from pacsnode.encode.provenance import Origin
 from pacsnode.errors import Permanent
 from pacsnode.handover import ResultKind
 
@@ -56,8 +56,9 @@ def check(content: bytes, origin: Origin, kind: ResultKind, index: int) -> None:
         dataset = pydicom.dcmread(BytesIO(content), stop_before_pixels=True)
         _check_identity(dataset, origin.first)
         _check_own_uids(dataset, origin, kind, index)
-        _check_references(dataset, origin)
-        _check_numbers(dataset)
+        elements = list(_walk(dataset))
+        _check_references(elements, origin)
+        _check_numbers(elements)
         _check_modules(dataset)
     if dataset.get("SpecificCharacterSet") != UTF_8:
         raise Permanent("the result is not in UTF-8")
@@ -91,19 +92,23 @@ def _check_own_uids(dataset: Dataset, origin: Origin, kind: ResultKind, index: i
     for keyword, uid in expected.items():
         if dataset.get(keyword) != uid:
             raise Permanent(f"{keyword} of the result is not the derived one")
+
+
+def _check_references(elements: Sequence[pydicom.DataElement], origin: Origin) -> None:
     allowed = origin.source_uids | origin.own_uids
-    for uid in uid_values(dataset):
-        if not uid.startswith(STANDARD_ROOT) and uid not in allowed:
-            raise Permanent(f"the UID {uid[:64]} is neither derived nor the source's")
-        if uid not in origin.source_uids and not uids.is_valid(uid):
-            raise Permanent(f"{uid[:64]} is no UID")
-
-
-def _check_references(dataset: Dataset, origin: Origin) -> None:
-    known = {*origin.sources, *origin.uids.instances, *(p.SOPInstanceUID for p in origin.predecessors)}
-    for element in _walk(dataset):
-        if element.keyword == "ReferencedSOPInstanceUID" and element.value not in known:
-            raise Permanent(f"the result refers to {str(element.value)[:64]}, which is not of this case")
+    instances = {*origin.sources, *origin.uids.instances, *(p.SOPInstanceUID for p in origin.predecessors)}
+    for element in elements:
+        if element.VR != "UI" or element.is_empty:
+            continue
+        for uid in map(str, element.value if isinstance(element.value, MultiValue) else [element.value]):
+            if uid.startswith(STANDARD_ROOT):
+                continue
+            if uid not in allowed:
+                raise Permanent(f"the UID {uid[:64]} is neither derived nor the source's")
+            if uid not in origin.source_uids and not uids.is_valid(uid):
+                raise Permanent(f"{uid[:64]} is no UID")
+            if element.keyword == "ReferencedSOPInstanceUID" and uid not in instances:
+                raise Permanent(f"the result refers to {uid[:64]}, which is not of this case")
 
 
 def _walk(dataset: Dataset) -> Iterator[pydicom.DataElement]:
@@ -117,10 +122,8 @@ def _walk(dataset: Dataset) -> Iterator[pydicom.DataElement]:
                 yield from _walk(item)
 
 
-def _check_numbers(dataset: Dataset) -> None:
-    if "ContentSequence" not in dataset:
-        return
-    for element in _walk(dataset):
+def _check_numbers(elements: Sequence[pydicom.DataElement]) -> None:
+    for element in elements:
         if element.keyword == "NumericValue" and len(str(element.value)) > _MAX_DS_CHARACTERS:
             raise Permanent("a number of the report is longer than its VR allows")
         if element.keyword in ("NumericValue", "FloatingPointValue") and not math.isfinite(element.value):

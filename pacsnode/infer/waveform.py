@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import pydicom
 from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 
 from pacsnode.errors import Permanent
+from pacsnode.infer.pixels import DAMAGED, first_line, read_dataset
 
 MAXIMUM_SAMPLES = 100_000_000
+MAXIMUM_SAMPLING_HZ = 1e6
+SAMPLES = {"SB": "<i1", "UB": "<u1", "SS": "<i2", "US": "<u2", "SL": "<i4", "UL": "<u4"}
+"""numpy's types by Waveform Sample Interpretation."""
 _MILLIVOLTS = {"uV": 1e-3, "µV": 1e-3, "mV": 1.0, "V": 1e3}
 _NUMBERS = {"1": "I", "2": "II", "61": "III", "62": "aVR", "63": "aVL", "64": "aVF"} | {
     str(n + 2): f"V{n}" for n in range(1, 7)
@@ -23,17 +27,25 @@ _NAMES = {name.upper(): name for name in _NUMBERS.values()}
 
 @dataclass(frozen=True)
 class Waveform:
-    """One recording. `millivolts`: (leads, samples) float32."""
+    """One recording. `millivolts`: (leads, samples) float32, finite. `notes`: what a reader must know of it."""
 
     sop_instance_uid: str
     leads: tuple[str, ...]
     millivolts: NDArray[np.float32]
     sampling_hz: float
+    notes: tuple[str, ...] = ()
 
 
 def read_waveform(path: Path) -> Waveform:
     """The recording with the most channels, then the longest. Raises Permanent."""
-    dataset = pydicom.dcmread(path)
+    dataset = read_dataset(path)
+    try:
+        return _read(dataset)
+    except DAMAGED as error:
+        raise Permanent(f"the waveform cannot be decoded: {first_line(error)}") from error
+
+
+def _read(dataset: Dataset) -> Waveform:
     groups = list(dataset.get("WaveformSequence") or [])
     if not groups:
         raise Permanent("the object holds no waveform (a picture or PDF of an ECG cannot be measured)")
@@ -41,19 +53,56 @@ def read_waveform(path: Path) -> Waveform:
     group = groups[number]
     if _channels(group) * int(group.NumberOfWaveformSamples) > MAXIMUM_SAMPLES:
         raise Permanent("the waveform is longer than the node reads")
-    try:
-        values = np.asarray(dataset.waveform_array(number), dtype=np.float32).T
-        definitions = list(group.ChannelDefinitionSequence)
-        leads = tuple(_lead(channel, n) for n, channel in enumerate(definitions))
-        scale = np.array([_to_millivolts(channel) for channel in definitions], dtype=np.float32)
-        sampling_hz = float(group.SamplingFrequency)
-    except (AttributeError, ValueError, KeyError, NotImplementedError) as error:
-        raise Permanent(f"the waveform cannot be decoded: {error}") from error
-    return Waveform(str(dataset.SOPInstanceUID), leads, values * scale[:, None], sampling_hz)
+    sampling_hz = float(group.SamplingFrequency)
+    if not 1 <= sampling_hz <= MAXIMUM_SAMPLING_HZ:
+        raise Permanent(f"the waveform has an impossible sampling frequency of {sampling_hz:g} Hz")
+    definitions = list(group.ChannelDefinitionSequence)
+    if len(definitions) != _channels(group):
+        raise Permanent(f"the waveform says {_channels(group)} channels and describes {len(definitions)}")
+    leads = tuple(_lead(channel, n) for n, channel in enumerate(definitions))
+    scale = np.array([_to_millivolts(channel) for channel in definitions], dtype=np.float32)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        millivolts = np.asarray(dataset.waveform_array(number), dtype=np.float32).T * scale[:, None]
+    leads, millivolts, notes = _without_padding(leads, millivolts, _padding(group, millivolts.shape))
+    if not np.isfinite(millivolts).all():
+        raise Permanent("the waveform holds values that are no numbers")
+    return Waveform(str(dataset.SOPInstanceUID), leads, millivolts, sampling_hz, notes)
 
 
 def _channels(group: Dataset) -> int:
     return int(group.NumberOfWaveformChannels)
+
+
+def _padding(group: Dataset, shape: tuple[int, ...]) -> NDArray[np.bool_]:
+    """(leads, samples): where nothing was recorded (Waveform Padding Value, PS3.3 C.10.9.1.4.5)."""
+    padding = group.get("WaveformPaddingValue")
+    kind = SAMPLES.get(str(group.get("WaveformSampleInterpretation")))
+    if padding is None or kind is None:
+        return np.zeros(shape, dtype=bool)
+    size = np.dtype(kind).itemsize
+    wanted = np.frombuffer(padding[:size], kind)[0] if isinstance(padding, bytes) else np.dtype(kind).type(padding)
+    count = shape[0] * shape[1]
+    stored = np.frombuffer(group.WaveformData[: count * size], kind).reshape(shape[1], shape[0])
+    return np.asarray(stored.T == wanted)
+
+
+def _without_padding(
+    leads: tuple[str, ...], millivolts: NDArray[np.float32], padding: NDArray[np.bool_]
+) -> tuple[tuple[str, ...], NDArray[np.float32], tuple[str, ...]]:
+    """Padding is no signal: cut off where it lies at the ends of all leads; a lead with more of it is left out."""
+    if not padding.any():
+        return leads, millivolts, ()
+    recorded = np.flatnonzero(~padding.all(axis=0))
+    if not recorded.size:
+        raise Permanent("the waveform is empty: nothing was recorded")
+    kept = slice(recorded[0], recorded[-1] + 1)
+    whole = np.flatnonzero(~padding[:, kept].any(axis=1))
+    if not whole.size:
+        raise Permanent("parts are missing in every lead of the waveform (leads recorded one after the other?)")
+    left_out = [lead for n, lead in enumerate(leads) if n not in whole]
+    notes = (f"Left out, since parts of it were not recorded: {', '.join(left_out)}.",) if left_out else ()
+    return tuple(leads[n] for n in whole), millivolts[whole, kept], notes
 
 
 def _to_millivolts(channel: Dataset) -> float:

@@ -15,7 +15,7 @@ from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field, StringConstraints
 
-from pacsnode import conditions, peers, yamlfile
+from pacsnode import conditions, operands, peers, yamlfile
 from pacsnode.conditions import Condition, evaluate
 from pacsnode.handover import Clause, ResultKind
 from pacsnode.peers import SENDER, Directory, Peer, Peers
@@ -223,7 +223,7 @@ def _without(sender: Peer) -> str:
 
 
 def _unknown_peers_in_conditions(loc: Loc, rule: Rule, directory: Directory) -> Iterator[Problem]:
-    known = {conditions.key_of(conditions.PEER, name) for name in directory.peers}
+    known = {operands.key_of(conditions.PEER, name) for name in directory.peers}
     for test in rule.when.tests():
         if test.attribute == conditions.PEER and isinstance(test.matcher, conditions.OneOf):
             for key in sorted(map(str, test.matcher.keys - known)):

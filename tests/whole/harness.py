@@ -1,7 +1,8 @@
-"""A whole node on free ports, real peers around it, and what they hold afterwards. Nothing here replaces our own code."""
+"""A whole node on free ports, real peers around it, and what they hold afterwards. Nothing replaces our own code."""
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -138,15 +139,51 @@ class Node:
                 )
             )
         log.close()
-        wait_until(lambda: listens(self.port))
+        try:
+            wait_until(lambda: listens(self.port) or self._ended())
+        except TimeoutError:
+            self.kill()
+            raise
+        if self._ended():
+            self.kill()
+            raise RuntimeError(f"the node did not start:\n{self.log()[-3000:]}")
+
+    def _ended(self) -> bool:
+        return any(process.poll() is not None for process in self.processes)
+
+    def kill(self) -> None:
+        """SIGKILL for all that was started, and what that started."""
+        for process in self.processes:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+        self.processes.clear()
+
+    def pids(self) -> dict[str, int]:
+        """Process numbers of what runs now: scp, work, child."""
+        found = {}
+        for folder in Path("/proc").iterdir():
+            if not folder.name.isdigit():
+                continue
+            with contextlib.suppress(OSError):
+                if f"PACSNODE_HOME={self.home}\0".encode() not in (folder / "environ").read_bytes():
+                    continue
+                words = (folder / "cmdline").read_bytes().split(b"\0")
+                name = words[2].removeprefix(b"pacsnode.").decode() if words[1:2] == [b"-m"] else ""
+                role = words[3].decode() if name == "pacsnode" and len(words) > 3 else name
+                if role in ("scp", "work", "child"):
+                    found[role] = int(folder.name)
+        return found
 
     def stop(self) -> None:
         """SIGTERM, then wait."""
         for process in self.processes:
             process.send_signal(signal.SIGTERM)
-        for process in self.processes:
-            process.wait(60)
-        self.processes.clear()
+        try:
+            for process in self.processes:
+                process.wait(60)
+        finally:
+            self.kill()
 
     def __enter__(self) -> Node:
         self.start()

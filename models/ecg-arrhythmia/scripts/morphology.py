@@ -1,7 +1,7 @@
 """Shapes: which beats look like the patient's own usual beat, how wide each is, and the median of the usual ones.
 
-A usual beat is the medoid of the largest cluster of QRS shapes; where two clusters are nearly as large (bigeminy),
-the one that is not early and not wider.
+A usual beat is the medoid of the largest cluster of QRS shapes; where a second cluster is large (bigeminy),
+the one that is narrower and comes later after the beat before it.
 """
 
 from __future__ import annotations
@@ -19,10 +19,12 @@ SHAPE_HZ = 40.0
 BEFORE_S = 0.14
 AFTER_S = 0.20
 SHIFT_S = 0.06
+COARSE_S = 0.008
 SAME_SHAPE = 0.85  # correlation
 USUAL_SHAPE = 0.90
 MOST_COMPARED = 80
-SECOND_CLUSTER = 0.5
+SECOND_CLUSTER = 0.3
+NARROWER_S = 0.015
 WIDTH_LEVEL = 0.2  # of the complex's steepest place
 
 
@@ -51,10 +53,10 @@ def compare(recording: Recording, beats: Beats) -> Shapes:
     widths = _widths(speed, beats.samples, hz)
     pieces = _pieces(weighted, beats.samples, hz)
     medoid = _medoid(pieces, widths, beats.samples)
-    samples, correlation = beats.samples, np.ones(len(beats.samples))
-    template = pieces[medoid]
-    for _ in range(2):
-        samples, pieces, correlation = _align(weighted, beats.samples, template, hz)
+    samples, template = beats.samples, pieces[medoid]
+    coarse = max(1, int(COARSE_S * hz))
+    for reach, step in ((int(SHIFT_S * hz), coarse), (coarse, 1)):
+        samples, pieces, correlation = _align(weighted, samples, template, reach, step, hz)
         usual = correlation >= USUAL_SHAPE
         if usual.any():
             template = np.median(pieces[usual], axis=0)
@@ -88,10 +90,11 @@ def _correlate(pieces: Array, template: Array) -> Array:
     return np.asarray(flat @ other / np.maximum(norm, 1e-9))
 
 
-def _align(weighted: Array, samples: Samples, template: Array, hz: float) -> tuple[Samples, Array, Array]:
-    """Each beat moved by up to 60 ms to where it resembles the template most."""
-    reach = int(SHIFT_S * hz)
-    shifts = np.arange(-reach, reach + 1)
+def _align(
+    weighted: Array, samples: Samples, template: Array, reach: int, step: int, hz: float
+) -> tuple[Samples, Array, Array]:
+    """Each beat moved by up to `reach` samples, in steps, to where it resembles the template most."""
+    shifts = np.arange(-reach, reach + 1, step)
     scores = np.stack([_correlate(_pieces(weighted, samples, hz, int(shift)), template) for shift in shifts])
     best = scores.argmax(axis=0)
     moved = np.clip(samples + shifts[best], 0, weighted.shape[1] - 1)
@@ -107,14 +110,14 @@ def _medoid(pieces: Array, widths: Array, samples: Samples) -> int:
     best = _largest(alike, np.arange(len(chosen)))
     members = alike[best] >= SAME_SHAPE
     others = np.flatnonzero(~members)
-    if len(others) >= 3:
+    if len(others) >= 2:
         rival = _largest(alike, others)
         of_rival = (alike[rival] >= SAME_SHAPE) & ~members
-        early = np.diff(samples, prepend=samples[0])[chosen]
+        before = np.diff(samples, prepend=2 * samples[0] - samples[min(1, len(samples) - 1)])[chosen]
         if (
-            of_rival.sum() >= max(3, SECOND_CLUSTER * members.sum())
-            and np.median(widths[chosen][members]) > np.median(widths[chosen][of_rival])
-            and np.median(early[members]) < np.median(early[of_rival])
+            of_rival.sum() >= max(2, SECOND_CLUSTER * members.sum())
+            and np.median(widths[chosen][members]) > np.median(widths[chosen][of_rival]) + NARROWER_S
+            and np.median(before[members]) < np.median(before[of_rival])
         ):
             best = rival
     return int(chosen[best])

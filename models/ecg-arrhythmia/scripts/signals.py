@@ -28,13 +28,15 @@ ABSURD_MV = 30.0
 class Recording:
     """Usable leads of one ECG. `millivolts` is (leads, samples) without wander (0.5 Hz high pass, zero phase).
 
-    A sample here times `step` is a sample of the input.
+    A sample here times `step` is a sample of the input. `still_s`: longest time in which no lead changed at all
+    (digitally constant: electrodes off, or a gap filled by the device).
     """
 
     millivolts: Array
     leads: tuple[str, ...]
     sampling_hz: float
     step: int
+    still_s: float
     notes: tuple[str, ...]
 
     @property
@@ -57,31 +59,32 @@ def check(millivolts: NDArray[np.floating], leads: Sequence[str], sampling_hz: f
     if seconds > LONGEST_S:
         raise ValueError(f"The ECG lasts {seconds / 60:.0f} min; this service takes at most 60 min.")
     step = max(1, int(sampling_hz // WORKING_HZ))
-    working_hz = sampling_hz / step
-    kept, names, left_out = [], [], []
-    for name, samples in zip(leads, millivolts, strict=True):
-        trace = _clean(np.asarray(samples, dtype=np.float64), sampling_hz, step)
-        if trace is None:
-            left_out.append(name or "unnamed")
-        else:
-            kept.append(trace)
-            names.append(name)
-    if not kept:
+    finite = np.isfinite(millivolts).all(axis=1) & (np.abs(np.nan_to_num(millivolts)).max(axis=1) < 1e4)
+    traces = _without_wander(np.where(finite[:, None], millivolts, 0.0).astype(np.float64), sampling_hz, step)
+    heights = np.ptp(np.percentile(traces, (0.5, 99.5), axis=1), axis=0)
+    usable = finite & (heights >= FLAT_MV) & (heights <= ABSURD_MV)
+    if not usable.any():
         raise ValueError("No lead of the ECG shows a signal: all are flat or unusable. Check the electrodes.")
-    notes = (f"Leads left out (flat or unusable): {', '.join(left_out)}.",) if left_out else ()
-    return Recording(np.stack(kept), tuple(names), working_hz, step, notes)
+    still_s = _longest_still(millivolts[usable]) / sampling_hz
+    names = np.array([name or "unnamed" for name in leads])
+    left_out = ", ".join(names[~usable])
+    notes = (f"Leads left out (flat or unusable): {left_out}.",) if left_out else ()
+    return Recording(traces[usable], tuple(names[usable].tolist()), sampling_hz / step, step, still_s, notes)
 
 
-def _clean(samples: Array, sampling_hz: float, step: int) -> Array | None:
-    """One lead decimated and freed of wander; None where it holds no usable signal."""
-    if not np.isfinite(samples).all() or np.abs(samples).max() > 1e4:
-        return None
-    if step > 1:
-        samples = signal.resample_poly(samples - samples[0], 1, step)
+def _longest_still(millivolts: NDArray[np.floating]) -> int:
+    """Samples in the longest stretch in which every lead keeps its value."""
+    moving = np.flatnonzero((np.diff(millivolts, axis=1) != 0).any(axis=0))
+    return int(np.diff(np.concatenate(([-1], moving, [millivolts.shape[1] - 1]))).max()) - 1
+
+
+def _without_wander(millivolts: Array, sampling_hz: float, step: int) -> Array:
+    """Decimated by `step` and high-pass filtered along the samples."""
+    level = np.median(millivolts, axis=1, keepdims=True)
+    decimated = signal.resample_poly(millivolts - level, 1, step, axis=1) if step > 1 else millivolts - level
     high_pass = signal.butter(2, 0.5, "highpass", fs=sampling_hz / step, output="sos")
-    trace: Array = signal.sosfiltfilt(high_pass, samples - samples.mean())
-    height = float(np.ptp(np.percentile(trace, (0.5, 99.5))))
-    return trace if FLAT_MV <= height <= ABSURD_MV else None
+    filtered: Array = signal.sosfiltfilt(high_pass, decimated, axis=1)
+    return filtered
 
 
 def low_pass(millivolts: Array, sampling_hz: float, edge_hz: float) -> Array:
