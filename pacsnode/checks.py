@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import importlib.util
 import shutil
+import sqlite3
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Literal
@@ -86,6 +87,10 @@ def _guarded(subject: str, checks: Callable[[], Iterator[Check]]) -> Iterator[Ch
         yield Check(subject, "wrong", str(error), "correct what the line names")
     except OSError as error:
         yield Check(subject, "wrong", str(error), "correct the file or folder that the line names")
+    except sqlite3.Error as error:
+        yield Check(
+            subject, "wrong", f"a database cannot be read: {error}", "stop the node and restore it from a backup"
+        )
 
 
 def _disk(settings: Settings) -> Iterator[Check]:

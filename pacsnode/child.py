@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 from datetime import datetime
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING
 
 from pacsnode import findings, telemetry
@@ -31,8 +32,7 @@ class Models:
 
     def get(self, folder: str, bundle_hash: str, device: str) -> tuple[Service, Bundle]:
         """The service and its model, loaded at the first call. Raises Permanent, ConfigError."""
-        from pacsnode.infer.bundle import load_bundle  # torch: seconds to import, needed here only
-
+        load_bundle = torch_side().load_bundle
         key = (folder, device)
         if key not in self._loaded or self._loaded[key][0].bundle_hash != bundle_hash:
             service = load_service(Path(folder))
@@ -42,30 +42,44 @@ class Models:
         return self._loaded[key]
 
 
+def torch_side() -> ModuleType:
+    """pacsnode.infer.bundle, which takes seconds to import torch. Raises Permanent where the extra is not installed."""
+    try:
+        from pacsnode.infer import bundle
+    except (ImportError, OSError) as error:
+        raise Permanent(
+            f"AI services need torch and MONAI, which cannot be loaded ({error}); "
+            "run: pip install 'pacsnode[ai]', then restart the node"
+        ) from error
+    return bundle
+
+
 def main() -> None:
     """Serve the keeper until it is gone."""
     telemetry.configure("child", os.environ.get(LOG_LEVEL_VARIABLE, "info"))
     models = Models()
-
-    def device_of(wanted: str) -> str:
-        from pacsnode.infer.bundle import pick_device
-
-        return pick_device(wanted)
 
     def warm(request: Message) -> Message:
         """Load models and what encoding needs, before the first study waits for it."""
         from pacsnode.encode.build import warm as warm_encoder  # highdicom: seconds to import
 
         warm_encoder()
-        device = device_of(request["device"])
+        device: str = torch_side().pick_device(request["device"])
+        problems = []
         for folder, bundle_hash in request["services"]:
-            models.get(folder, bundle_hash, device)
+            try:
+                models.get(folder, bundle_hash, device)
+            except Exception as error:  # noqa: BLE001  # one model that does not load must not keep the others cold
+                problems.append(f"{Path(folder).name}: {error}")
+        if problems:
+            raise Permanent("; ".join(problems))
         return {"device": device}
 
     def infer(request: Message) -> Message:
+        device = torch_side().pick_device(request["device"])
+
         from pacsnode.infer.run import infer as run
 
-        device = device_of(request["device"])
         service, bundle = models.get(request["service"], request["bundle_hash"], device)
         before = bundle.network_s
         found = run(service, bundle, device, [Path(f) for f in request["files"]])

@@ -53,17 +53,30 @@ def migrate(path: Path, migrations: Migrations) -> list[str]:
     """
     database = Database(path)
     try:
-        database.enable_wal()
-        pending = [m.name for m in migrations.pending(database)]
-        _refuse_newer(path, database, migrations)
-        if pending and migrations.applied(database):
-            copy = path.with_name(f"{path.name}.before-{pending[0]}")
-            copy.unlink(missing_ok=True)
-            database.execute("VACUUM INTO ?", [str(copy)])
-        migrations.apply(database)
+        with _whole(path):
+            database.enable_wal()
+            pending = [m.name for m in migrations.pending(database)]
+            _refuse_newer(path, database, migrations)
+            if pending and migrations.applied(database):
+                copy = path.with_name(f"{path.name}.before-{pending[0]}")
+                copy.unlink(missing_ok=True)
+                database.execute("VACUUM INTO ?", [str(copy)])
+            migrations.apply(database)
         return pending
     finally:
         database.close()
+
+
+@contextmanager
+def _whole(path: Path) -> Iterator[None]:
+    """A damaged file becomes a sentence."""
+    try:
+        yield
+    except sqlite3.OperationalError:  # busy, or no room: not the file's fault
+        raise
+    except sqlite3.DatabaseError as error:
+        todo = "restore it from a backup; index.db may be moved away instead: `pacsnode migrate` and a start rebuild it"
+        raise ConfigError(f"damaged ({error}); {todo}", where=str(path)) from None
 
 
 def check(path: Path, migrations: Migrations) -> None:
@@ -72,8 +85,10 @@ def check(path: Path, migrations: Migrations) -> None:
         raise SchemaError(f"{path} does not exist yet; run `pacsnode migrate`")
     database = Database(path)
     try:
-        _refuse_newer(path, database, migrations)
-        if migrations.pending(database):
+        with _whole(path):
+            _refuse_newer(path, database, migrations)
+            pending = migrations.pending(database)
+        if pending:
             raise SchemaError(f"{path} is older than this program; run `pacsnode migrate`")
     finally:
         database.close()

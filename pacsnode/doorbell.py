@@ -47,8 +47,8 @@ class Bell:
         self._socket.setblocking(False)
 
     def ring(self) -> None:
-        """Wake whoever listens; when nobody does, the next sweep finds what changed."""
-        with contextlib.suppress(BlockingIOError, FileNotFoundError, ConnectionRefusedError):
+        """Wake whoever listens; when nobody can hear it, the next sweep finds what changed. Never raises."""
+        with contextlib.suppress(OSError):
             self._socket.sendto(b"1", _short(self._folder, self._name))
 
     def close(self) -> None:

@@ -30,6 +30,7 @@ Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 Service = Literal["store", "query", "retrieve", "commit"]
 LOOPBACK = ipaddress.IPv4Address("127.0.0.1")
+IPV6_LOOPBACK = ipaddress.IPv6Address("::1")
 
 HOST_NAME = re.compile(r"(?=.{1,253}$)[a-z0-9_-]{1,63}(\.[a-z0-9_-]{1,63})*\.?", re.ASCII | re.IGNORECASE)
 
@@ -105,14 +106,14 @@ class PeersFile(Record):
 
 
 def address_of(text: str) -> Address | None:
-    """An address to compare: no zone, IPv4 out of IPv4-mapped IPv6, one form for all loopback addresses."""
+    """An address to compare: no zone, IPv4 out of IPv4-mapped IPv6, ::1 as 127.0.0.1."""
     try:
         address = ipaddress.ip_address(text.partition("%")[0])
     except ValueError:
         return None
     if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped is not None:
         address = address.ipv4_mapped
-    return LOOPBACK if address.is_loopback else address
+    return LOOPBACK if address == IPV6_LOOPBACK else address
 
 
 def network_of(host: str) -> Network | None:

@@ -77,6 +77,7 @@ def index_0001(db: Database) -> None:
         received_utc_us INTEGER NOT NULL
     ) WITHOUT ROWID;
     CREATE INDEX IF NOT EXISTS aside_study ON aside(study_instance_uid);
+    CREATE INDEX IF NOT EXISTS aside_object ON aside(sop_instance_uid, dataset_sha256);
     """)
 
 

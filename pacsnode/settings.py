@@ -5,13 +5,15 @@ The help text of a field is what `pacsnode --help`, `pacsnode doctor` and docs/o
 
 from __future__ import annotations
 
+import ipaddress
 import os
+import re
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-from pydantic import Field, StringConstraints, ValidationError, field_validator
+from pydantic import Field, ValidationError, field_validator
 from pydantic_settings import (
     BaseSettings,
     PydanticBaseSettingsSource,
@@ -21,8 +23,11 @@ from pydantic_settings import (
 
 from pacsnode.errors import ConfigError
 
-AETitle = Annotated[str, StringConstraints(pattern=r"^[ -\[\]-~]{1,16}$", strip_whitespace=True)]
 Port = Annotated[int, Field(ge=0, le=65535)]
+Host = re.compile(r"[a-z0-9_-]{1,63}(\.[a-z0-9_-]{1,63})*\.?", re.ASCII | re.IGNORECASE)
+DAY_S = 86_400
+SECRET = frozenset({"database_url"})
+"""May hold a password: never shown."""
 
 CONFIG_FILE_VARIABLE = "PACSNODE_CONFIG"
 DEFAULT_CONFIG_FILE = "pacsnode.toml"
@@ -31,30 +36,65 @@ DEFAULT_CONFIG_FILE = "pacsnode.toml"
 class Settings(BaseSettings):
     """Everything a site may set beside `routing_rules.yaml`."""
 
-    model_config = SettingsConfigDict(env_prefix="PACSNODE_", extra="forbid", frozen=True)
+    # Compose files pass variables on that are empty where nobody set them: an empty one is not set.
+    model_config = SettingsConfigDict(env_prefix="PACSNODE_", env_ignore_empty=True, extra="forbid", frozen=True)
 
     home: Path = Field(Path("/var/lib/pacsnode"), description="Folder of all data: images, databases, results.")
     rules: Path = Field(Path("routing_rules.yaml"), description="The file of peers and rules.")
     models: Path = Field(Path("models"), description="The folder of AI services, one folder each.")
-    ae_title: AETitle = Field("PACSNODE", description="AE title of this node.")
+    ae_title: str = Field("PACSNODE", description="AE title of this node.")
     dicom_host: str = Field("0.0.0.0", description="Address on which DICOM is received.")  # noqa: S104
     dicom_port: Port = Field(11112, description="Port on which DICOM is received; 0 takes a free one.")
-    web_port: Port = Field(8080, description="Port of the status page on 127.0.0.1; 0 takes a free one.")
+    web_port: Port = Field(8080, description="Port of the web console (this version has none yet).")
     timezone: str = Field("Asia/Seoul", description="Time zone of DICOM dates, schedules and reports.")
     database_url: str = Field(
         "", description="Database of the engine (sqlite:///… or postgresql://…); empty: jobs.db in the home."
     )
     maximum_associations: int = Field(100, ge=1, le=2000, description="Associations received at once.")
-    association_idle_s: float = Field(60.0, gt=0, description="An association idle for so long is aborted.")
+    association_idle_s: float = Field(60.0, gt=0, le=DAY_S, description="An association idle for so long is aborted.")
     minimum_free_mb: int = Field(
         1024, ge=1, description="Below this free space the node answers A700 (out of resources) to C-STORE."
     )
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="Where models run.")
-    compute_threads: int = Field(0, ge=0, description="CPU threads of the compute process; 0: all cores but one.")
+    compute_threads: int = Field(
+        0, ge=0, le=1024, description="CPU threads of the compute process; 0: all cores but one."
+    )
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="How much is logged.")
     delivery_give_up_days: float = Field(
-        14.0, gt=0, description="A result that its destination did not take for so long is parked."
+        14.0, gt=0, le=3650, description="A result that its destination did not take for so long is parked."
     )
+
+    @field_validator("home", "rules", "models", mode="before")
+    @classmethod
+    def _not_empty(cls, path: Any) -> Any:
+        if path == "":
+            raise ValueError("expected a path; write . for the present folder")
+        return path
+
+    @field_validator("ae_title")
+    @classmethod
+    def _ae_title(cls, given: str) -> str:
+        title = given.strip(" ")
+        if not 1 <= len(title) <= 16 or not title.isascii() or not title.isprintable() or "\\" in title:
+            raise ValueError("no AE title: 1 to 16 ASCII characters without \\")  # PS3.5 6.2, VR AE
+        return title
+
+    @field_validator("dicom_host")
+    @classmethod
+    def _host(cls, given: str) -> str:
+        try:
+            ipaddress.ip_address(given)
+        except ValueError:
+            if not Host.fullmatch(given) or len(given) > 253:
+                raise ValueError("expected an address such as 0.0.0.0 or ::, or a host name") from None
+        return given
+
+    @field_validator("database_url")
+    @classmethod
+    def _known_database(cls, url: str) -> str:
+        if url and not url.startswith(("sqlite:///", "postgresql://")):
+            raise ValueError("expected sqlite:///… or postgresql://…")
+        return url
 
     @field_validator("timezone")
     @classmethod
@@ -126,10 +166,12 @@ def load(**overrides: Any) -> Settings:
         _refuse_unknown_variables()
         return Settings(**overrides)
     except ValidationError as error:
-        lines = [_sentence(e["loc"], e["msg"], e["input"]) for e in error.errors()]
+        lines = [_sentence(e["loc"], e["type"], e["msg"], e["input"]) for e in error.errors()]
         raise ConfigError("\n".join(lines)) from None
     except ValueError as error:  # a TOML file that is none
-        raise ConfigError(str(error), where=str(config_file())) from None
+        raise ConfigError(f"not TOML: {error}", where=str(config_file())) from None
+    except OSError as error:
+        raise ConfigError(f"cannot be read: {error.strerror}", where=str(config_file())) from None
 
 
 def _refuse_unknown_variables() -> None:
@@ -141,7 +183,10 @@ def _refuse_unknown_variables() -> None:
         raise ConfigError(f"no such setting: {', '.join(unknown)}; known: {', '.join(sorted(known))}")
 
 
-def _sentence(location: tuple[int | str, ...], message: str, given: Any) -> str:
+def _sentence(location: tuple[int | str, ...], kind: str, message: str, given: Any) -> str:
     name = str(location[0]) if location else "?"
+    if kind == "extra_forbidden":
+        return f"{name} in {config_file()}: no such setting; `pacsnode settings` lists them"
     where = f"PACSNODE_{name.upper()} (or {name} in {config_file()})"
-    return f"{where}: {message.removeprefix('Value error, ')} (given: {given!r})"
+    found = "" if name in SECRET else f" (given: {given!r})"
+    return f"{where}: {message.removeprefix('Value error, ')}{found}"

@@ -6,11 +6,11 @@ Ends by itself only when receiving cannot start (configuration, port in use). Al
 from __future__ import annotations
 
 import os
+import select
 import signal
 import socket
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -33,13 +33,21 @@ def notify(state: str) -> None:
     if address.startswith("@"):
         address = "\0" + address[1:]
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as channel:
-        channel.sendto(state.encode(), address)
+        try:
+            channel.sendto(state.encode(), address)
+        except OSError as error:  # a node that runs is worth more than a note about it
+            log.warning("systemd was not told", state=state, reason=error)
 
 
 def watchdog_interval_s() -> float | None:
     """Half of systemd's WatchdogSec, None where there is no watchdog."""
     given = os.environ.get("WATCHDOG_USEC", "")
     return int(given) / 2e6 if given.isdigit() and int(given) > 0 else None
+
+
+def back_off_s(failures: int) -> float:
+    """How long to wait before a process starts again that failed so often, one time after another."""
+    return min(LONGEST_BACK_OFF_S, 0.2 * 2.0 ** min(failures - 1, 20))  # 2.0 ** 1024 is an OverflowError
 
 
 @dataclass
@@ -59,37 +67,41 @@ class Supervisor:
 
     def __init__(self, roles: Sequence[str], essential: str) -> None:
         self._roles = [Role(name, name == essential) for name in roles]
-        self._stop = threading.Event()
-        self._reload = threading.Event()
-        self._changed = threading.Event()
+        self._stopping = False
+        self._reloading = False
+        self._wakes, self._woken = socket.socketpair()
 
     def run(self) -> int:
         """Supervise; returns the exit code."""
+        # Handlers only set flags and the interpreter writes a byte: an Event's own lock may be held where they run.
+        for end in (self._wakes, self._woken):
+            end.setblocking(False)
+        signal.set_wakeup_fd(self._woken.fileno(), warn_on_full_buffer=False)
         for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, lambda *_: self._signalled(self._stop))
-        signal.signal(signal.SIGHUP, lambda *_: self._signalled(self._reload))
-        signal.signal(signal.SIGCHLD, lambda *_: self._changed.set())
+            signal.signal(number, lambda *_: setattr(self, "_stopping", True))
+        signal.signal(signal.SIGHUP, lambda *_: setattr(self, "_reloading", True))
+        signal.signal(signal.SIGCHLD, lambda *_: None)
         interval_s = watchdog_interval_s()
         notify("READY=1")
         try:
-            while not self._stop.is_set():
-                self._changed.clear()
-                if self._reload.is_set():
-                    self._reload.clear()
+            while not self._stopping:
+                if self._reloading:
+                    self._reloading = False
                     self._signal(signal.SIGHUP)
                 code = self._look_after()
                 if code is not None:
                     return code
                 notify("WATCHDOG=1")
-                self._changed.wait(self._sleep_s(interval_s))
+                self._wait(self._sleep_s(interval_s))
         finally:
             notify("STOPPING=1")
             self._stop_all()
         return 0
 
-    def _signalled(self, what: threading.Event) -> None:
-        what.set()
-        self._changed.set()
+    def _wait(self, timeout_s: float | None) -> None:
+        """Sleep until a signal comes, one that came since the last sleep included."""
+        if select.select([self._wakes], [], [], timeout_s)[0]:
+            self._wakes.recv(4096)
 
     def _look_after(self) -> int | None:
         """Start what is due; an exit code when the node cannot go on."""
@@ -102,7 +114,7 @@ class Supervisor:
                     log.error("receiving cannot start; the node ends", process=role.name, exit_code=code)
                     return code
                 role.failures = 1 if now - role.started_s > STABLE_AFTER_S else role.failures + 1
-                delay_s = min(LONGEST_BACK_OFF_S, 0.2 * 2.0 ** (role.failures - 1))
+                delay_s = back_off_s(role.failures)
                 role.restart_at_s = now + delay_s
                 log.error("a process ended; it starts again", process=role.name, exit_code=code, in_s=delay_s)
             if role.process is None and now >= role.restart_at_s:

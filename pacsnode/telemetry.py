@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import sys
 import time
 from typing import Any
@@ -46,8 +47,8 @@ class TextFormatter(JsonFormatter):
 
 def clean(value: Any, longest: int = LONGEST_VALUE) -> Any:
     """`value` fit for a log line: numbers as they are, text printable and cut."""
-    if value is None or isinstance(value, bool | int | float):
-        return value
+    if value is None or isinstance(value, bool | int) or (isinstance(value, float) and math.isfinite(value)):
+        return value  # JSON has no word for the others
     text = str(value)
     printable = "".join(c if c.isprintable() else " " for c in text)
     return printable if len(printable) <= longest else printable[:longest] + "…"

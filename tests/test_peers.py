@@ -51,7 +51,7 @@ def load(folder: Path, content: str = GOOD) -> Directory:
         ("BENCH", "127.0.0.1", "bench"),
         ("BENCH", "::1", "bench"),
         ("BENCH", "::ffff:127.0.0.1", "bench"),
-        ("BENCH", "127.0.0.2", "bench"),
+        ("BENCH", "127.0.0.2", None),
         ("BENCH", "192.0.3.1", None),
         ("SIX", "2001:db8::7%eth0", "six"),
         ("SIX", "2001:db9::7", None),

@@ -130,11 +130,15 @@ class Cases:
     # --- cases
 
     def open(self, pending: Pending, case: Case, because: str) -> None:
-        """A candidate has become whole: it is a case now, waiting for its turn."""
+        """A candidate has become whole: a case now, waiting for its turn; one that exists gets its destinations."""
         candidate = pending.candidate
         with self.transaction() as connection:
+            connection.execute("DELETE FROM candidates WHERE id = ?", (pending.id,))
+            if self.get(case.key) is not None:
+                self.unite(case.key, candidate)
+                return
             connection.execute(
-                "INSERT OR IGNORE INTO cases (key, study_instance_uid, service, rules, rules_hash, instances, results, "
+                "INSERT INTO cases (key, study_instance_uid, service, rules, rules_hash, instances, results, "
                 "send_to, priority, state, whole_because, supersedes, started_utc_us) "
                 "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, 'waiting', ?, ?, ?)",
                 (
@@ -152,7 +156,6 @@ class Cases:
                     case.started_utc_us,
                 ),
             )
-            connection.execute("DELETE FROM candidates WHERE id = ?", (pending.id,))
             audit.record(connection, "case opened", study=case.study_instance_uid, case=case.key, service=case.service)
 
     def unite(self, key: str, candidate: Candidate) -> bool:
@@ -221,11 +224,12 @@ class Cases:
     def park(self, key: str, reason: str) -> None:
         """The case cannot go on; an operator reads the reason."""
         with self.transaction() as connection:
-            connection.execute(
+            changed = connection.execute(
                 "UPDATE cases SET state = 'parked', reason = ?, finished_utc_us = ? WHERE key = ? AND state != 'done'",
                 (reason, utc_us(), key),
-            )
-            audit.record(connection, "case parked", case=key, reason=reason)
+            ).rowcount
+            if changed:
+                audit.record(connection, "case parked", case=key, reason=reason)
 
     def retry(self, key: str) -> bool:
         """Put a parked case back in the line; False when it is not parked."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import mmap
 import queue
+import sqlite3
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
@@ -38,7 +39,10 @@ class _Waiting:
 
 
 class Archive:
-    """Files and index rows of one process. `close` commits what waits, then checkpoints and seals."""
+    """Files and index rows of one process. `close` commits what waits, then checkpoints and seals.
+
+    `on_rows` is called after a commit, in the committing thread; it must not raise.
+    """
 
     def __init__(
         self, files: Path, index_db: Path, owner: str, *, minimum_free_mb: int, on_rows: Callable[[], None]
@@ -46,13 +50,16 @@ class Archive:
         self.files = files
         self._minimum_free_mb = minimum_free_mb
         self._on_rows = on_rows
+        self._index_db = index_db
         self._connection = connect(index_db, "NORMAL", automatic_checkpoint=False)
         self.epochs = Epochs(connect(index_db, "NORMAL", automatic_checkpoint=False), files, owner)
         self._boot_id = boot_id()
-        self._free = (0, False)
+        self._free = (-FREE_SPACE_LOOK_EVERY_US, False)
         self._waiting: queue.SimpleQueue[_Waiting | None] = queue.SimpleQueue()
         self._dirty = threading.Event()
         self._closing = threading.Event()
+        self._gate = threading.Lock()
+        self._closed = False
         self._threads = [
             threading.Thread(target=self._commit_rows, name="archive rows"),
             threading.Thread(target=self._checkpoint, name="archive checkpoint"),
@@ -62,7 +69,7 @@ class Archive:
 
     def begin(self, request: StoreRequest) -> Writer:
         """A writer for one received object. Raises Rejected (A700) below the free-space watermark."""
-        now = utc_us()
+        now = boot_us()
         if now - self._free[0] > FREE_SPACE_LOOK_EVERY_US:
             self._free = (now, free_mb(self.files) >= self._minimum_free_mb)
         if not self._free[1]:
@@ -82,13 +89,13 @@ class Archive:
         return Writer(self, request, arrival, origin)
 
     def commit(self, row: rows.NewRow) -> Stored:
-        """Index one durable file; returns after the transaction's commit."""
+        """Index one durable file; returns after the transaction's commit. Raises Rejected: there is no row then."""
         waiting = _Waiting(row, Future())
-        self._waiting.put(waiting)
-        stored = waiting.verdict.result()
-        if stored.verdict == "stored":
-            self._on_rows()
-        return stored
+        with self._gate:
+            if self._closed:
+                raise Rejected(Rejected.OUT_OF_RESOURCES, "the node is stopping, send again later")
+            self._waiting.put(waiting)
+        return waiting.verdict.result()
 
     def describe(self, request: StoreRequest, arrival: Arrival, file: Path, offset: int, found: Found) -> rows.NewRow:
         """The row of a durable file: its header read, and compared with what the command set said (PS3.4 B.2.3)."""
@@ -110,8 +117,10 @@ class Archive:
         )
 
     def close(self) -> None:
-        """Settle everything; nothing may be begun any more."""
-        self._waiting.put(None)
+        """Settle everything; what is begun or committed from now on is refused."""
+        with self._gate:
+            self._closed = True
+            self._waiting.put(None)
         self._threads[0].join()
         self.epochs.close()
         self._closing.set()
@@ -136,32 +145,51 @@ class Archive:
             with transaction(self._connection):
                 verdicts = [rows.insert(self._connection, entry.row) for entry in entries]
         except Exception as error:  # each waiting store must be answered, whatever happened
+            no_room = isinstance(error, sqlite3.OperationalError)
+            if not no_room and len(entries) > 1:  # one of them is at fault, the others must not suffer for it
+                for entry in entries:
+                    self._commit_batch([entry])
+                return
             log.exception("index rows not committed", rows=len(entries))
             for entry in entries:
-                failure = Rejected(Rejected.OUT_OF_RESOURCES, "index not writable, send again later")
-                failure.__cause__ = error
-                entry.verdict.set_exception(failure)
+                entry.verdict.set_exception(_refusal(error, no_room))
             return
         for entry, verdict in zip(entries, verdicts, strict=True):
             entry.verdict.set_result(verdict)
         self._dirty.set()
+        if any(verdict.verdict == "stored" for verdict in verdicts):
+            self._on_rows()
 
     def _checkpoint(self) -> None:
         """Move the WAL into the database once a second while there is something to move, never on a commit's way."""
-        connection = connect(Path(self._database_path()), "NORMAL", automatic_checkpoint=False)
+        connection = connect(self._index_db, "NORMAL", automatic_checkpoint=False)
         try:
-            while not self._closing.is_set():
+            closing = False
+            while not closing:
                 self._dirty.wait()
                 self._dirty.clear()
-                self._closing.wait(CHECKPOINT_EVERY_S)
-                busy, frames, moved = connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
-                if not busy and frames == moved:
-                    self.epochs.seal()
+                closing = self._closing.wait(CHECKPOINT_EVERY_S)
+                self._checkpoint_once(connection)
         finally:
             connection.close()
 
-    def _database_path(self) -> str:
-        return str(self._connection.execute("PRAGMA database_list").fetchone()["file"])
+    def _checkpoint_once(self, connection: sqlite3.Connection) -> None:
+        try:
+            settled = self.epochs.settled()
+            busy, frames, moved = connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
+            if not busy and frames == moved:
+                self.epochs.seal(settled)
+        except sqlite3.OperationalError as error:  # no room: the rows stay in the WAL until there is
+            log.error("index not checkpointed", reason=error)
+
+
+def _refusal(error: Exception, no_room: bool) -> Rejected:
+    if no_room:
+        refusal = Rejected(Rejected.OUT_OF_RESOURCES, "index not writable, send again later")
+    else:
+        refusal = Rejected(Rejected.CANNOT_UNDERSTAND, "cannot be indexed, see the log of the node")
+    refusal.__cause__ = error
+    return refusal
 
 
 @dataclass(frozen=True)
@@ -181,8 +209,8 @@ class Writer:
         self._request = request
         self._arrival = arrival
         self._origin = origin
-        self._epoch, folder = archive.epochs.enter()
         self._meta = meta_header(request, arrival)
+        self._epoch, folder = archive.epochs.enter()
         try:
             self._file = NewFile(folder, request.sop_instance_uid)
         except BaseException:
@@ -203,19 +231,19 @@ class Writer:
         What is refused with A900 or C000 is kept aside with its reason: the bytes stay.
         """
         try:
-            if not self._begun:
+            if not self._file.dataset_bytes:
                 raise Rejected(Rejected.CANNOT_UNDERSTAND, "no data set")
             self._file.keep()
             found = Found(self._file.sha256.hexdigest(), self._file.dataset_bytes, self._origin)
             row = self._archive.describe(self._request, self._arrival, self._file.path, len(self._meta), found)
             stored = self._archive.commit(row)
-        except BaseException:
+            if stored.verdict == "duplicate":
+                self._file.drop()
+        except Exception:  # no row: the peer keeps the object and sends it again
             self._file.drop()
             raise
         finally:
             self._archive.epochs.leave(self._epoch)
-        if stored.verdict == "duplicate":
-            self._file.path.unlink(missing_ok=True)
         if row.unusable:
             log.warning("kept aside", reason=row.unusable, peer=self._arrival.peer, path=row.path)
             status, comment = row.unusable.split(" ", 1)
@@ -231,8 +259,10 @@ class Writer:
 
     def abort(self) -> None:
         """The association ended before the object did."""
-        self._file.drop()
-        self._archive.epochs.leave(self._epoch)
+        try:
+            self._file.drop()
+        finally:
+            self._archive.epochs.leave(self._epoch)
 
 
 def _read_attributes(file: Path, offset: int, request: StoreRequest) -> tuple[Attributes, tuple[str, ...], str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import pydicom
@@ -26,29 +27,46 @@ Locate = Callable[[str], Path]
 OUT_OF_RESOURCES = 0xA7
 
 
-def deliver(outbox: Outbox, owed: Sequence[Owed], peer: Peer, calling_ae_title: str, locate: Locate) -> None:
+@dataclass(frozen=True)
+class Route:
+    """What every delivery of this node shares. Once `stopping` is true, what is not begun stays owed."""
+
+    calling_ae_title: str
+    locate: Locate
+    forbidden: Callable[[Owed, Peer], str]
+    """Why a peer may not have an instance as things stand now, "" where it may: a retry is no way round a rule."""
+    stopping: Callable[[], bool]
+
+
+def deliver(outbox: Outbox, owed: Sequence[Owed], peer: Peer, route: Route) -> None:
     """Send `owed` to `peer`; every row ends sent, parked with the peer's reason, or postponed."""
+    if peer.obstacle:
+        for one in owed:
+            outbox.park(one, f"nothing can be sent to peer {peer.name}: {peer.obstacle}; correct it, then retry")
+        return
     files: list[tuple[Owed, Path, FileMeta]] = []
     for one in owed:
+        if reason := route.forbidden(one, peer):
+            outbox.park(one, reason)
+            continue
         try:
-            path = locate(one.sop_instance_uid)
+            path = route.locate(one.sop_instance_uid)
             with path.open("rb") as file:
                 files.append((one, path, read_meta(file)))
         except (Permanent, OSError) as error:
             outbox.park(one, f"the archived file cannot be read: {error}")
     if not files:
         return
-    if peer.port is None:
-        for one, _, _ in files:
-            outbox.park(one, f"peer {peer.name} has no port; enter `port:` in the rules file, then retry")
-        return
+    assert peer.port is not None
     pairs = [(meta.sop_class_uid, syntax) for _, _, meta in files for syntax in _syntaxes(meta)]
     waiting = [one for one, _, _ in files]
     try:
         with Association.request(
-            str(peer.host), peer.port, calling_ae_title, peer.ae_title, contexts_for(pairs)
+            str(peer.host), peer.port, route.calling_ae_title, peer.ae_title, contexts_for(pairs)
         ) as association:
             for one, path, meta in files:
+                if route.stopping():
+                    break
                 _settle(outbox, one, _store(association, path, meta))
                 waiting.remove(one)
     except Transient as error:

@@ -6,12 +6,13 @@ A thread sleeps until something is due or `wake` is called; it never polls.
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable
 
 from pacsnode.database import utc_us
 from pacsnode.deliver import dimse
-from pacsnode.deliver.dimse import Locate
-from pacsnode.deliver.outbox import Outbox
+from pacsnode.deliver.dimse import Locate, Route
+from pacsnode.deliver.outbox import Outbox, Owed
 from pacsnode.peers import Peer
 from pacsnode.telemetry import Log
 
@@ -22,16 +23,20 @@ AFTER_ERROR_S = 30.0
 
 
 class Senders:
-    """Threads by destination. `find_peer` gives the peer of a name as the rules file has it now."""
+    """Threads by destination. `find_peer` and `forbidden` (see `Route`) answer as the rules file has it now."""
 
     def __init__(
-        self, outbox: Outbox, calling_ae_title: str, find_peer: Callable[[str], Peer | None], locate: Locate
+        self,
+        outbox: Outbox,
+        calling_ae_title: str,
+        find_peer: Callable[[str], Peer | None],
+        locate: Locate,
+        forbidden: Callable[[Owed, Peer], str] = lambda owed, peer: "",
     ) -> None:
         self._outbox = outbox
-        self._calling_ae_title = calling_ae_title
         self._find_peer = find_peer
-        self._locate = locate
         self._stopping = threading.Event()
+        self._route = Route(calling_ae_title, locate, forbidden, self._stopping.is_set)
         self._lock = threading.Lock()
         self._threads: dict[str, tuple[threading.Thread, threading.Event]] = {}
 
@@ -47,8 +52,9 @@ class Senders:
             threads = list(self._threads.values())
         for _, bell in threads:
             bell.set()
+        until = time.monotonic() + grace_s
         for thread, _ in threads:
-            thread.join(grace_s)
+            thread.join(max(0.0, until - time.monotonic()))
 
     def _thread(self, destination: str) -> tuple[threading.Thread, threading.Event]:
         with self._lock:
@@ -62,8 +68,10 @@ class Senders:
             return self._threads[destination]
 
     def _run(self, destination: str, bell: threading.Event) -> None:
-        while not self._stopping.is_set():
-            bell.clear()
+        while True:
+            bell.clear()  # before the look at `_stopping`, which is set before the bell
+            if self._stopping.is_set():
+                return
             try:
                 self._deliver_due(destination)
                 sleep_s = self._sleep_s(destination)
@@ -79,7 +87,7 @@ class Senders:
                 for one in owed:
                     self._outbox.park(one, f"the rules file has no peer {destination}; enter it, then retry")
                 continue
-            dimse.deliver(self._outbox, owed, peer, self._calling_ae_title, self._locate)
+            dimse.deliver(self._outbox, owed, peer, self._route)
 
     def _sleep_s(self, destination: str) -> float:
         due = self._outbox.next_due_utc_us(destination)

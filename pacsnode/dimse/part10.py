@@ -1,6 +1,6 @@
 """The file meta information of a Part 10 file, read by hand (PS3.10 7.1): what a C-STORE of the file needs.
 
-In: an open file. Out: three UIDs, and the file positioned at its data set. Never reads the data set.
+In: an open file. Out: three UIDs, the private information, and the file positioned at its data set. Never reads that.
 """
 
 from __future__ import annotations
@@ -17,16 +17,22 @@ _LONG_LENGTH_VRS: Final = frozenset((b"OB", b"OW", b"SQ", b"UN", b"UT", b"OD", b
 _MEDIA_STORAGE_SOP_CLASS_UID: Final = 0x0002
 _MEDIA_STORAGE_SOP_INSTANCE_UID: Final = 0x0003
 _TRANSFER_SYNTAX_UID: Final = 0x0010
+_PRIVATE_INFORMATION: Final = 0x0102
 _LONGEST_META_BYTES: Final = 1 << 20
 
 
 @dataclass(frozen=True)
 class FileMeta:
-    """Which object a Part 10 file holds, and how it is encoded."""
+    """Which object a Part 10 file holds, how it is encoded, and at which byte of the file its data set begins.
+
+    `information` is what the file's writer noted for itself (0002,0102), with its padding.
+    """
 
     sop_class_uid: str
     sop_instance_uid: str
     transfer_syntax_uid: str
+    information: bytes = b""
+    dataset_offset: int = 0
 
 
 def read_meta(file: io.BufferedIOBase) -> FileMeta:
@@ -34,28 +40,34 @@ def read_meta(file: io.BufferedIOBase) -> FileMeta:
     file.seek(0)
     if file.read(132)[128:] != b"DICM":
         raise Permanent("not a DICOM Part 10 file: the prefix DICM is missing")
-    values: dict[int, str] = {}
+    values = _elements(file)
+    sop_class_uid, sop_instance_uid, transfer_syntax_uid = (
+        values.get(element, b"").decode("ascii", errors="replace").rstrip("\0 ")
+        for element in (_MEDIA_STORAGE_SOP_CLASS_UID, _MEDIA_STORAGE_SOP_INSTANCE_UID, _TRANSFER_SYNTAX_UID)
+    )
+    if not (is_safe(sop_class_uid) and is_safe(sop_instance_uid) and is_safe(transfer_syntax_uid)):
+        raise Permanent("the file meta information lacks a UID that a C-STORE needs")
+    information = values.get(_PRIVATE_INFORMATION, b"")
+    return FileMeta(sop_class_uid, sop_instance_uid, transfer_syntax_uid, information, file.tell())
+
+
+def _elements(file: io.BufferedIOBase) -> dict[int, bytes]:
+    """Values of group 0002 by element number; the file is left behind the last of them."""
+    values: dict[int, bytes] = {}
     while file.tell() < _LONGEST_META_BYTES:
         start = file.tell()
         header = file.read(8)
         if len(header) < 8 or header[:2] != b"\x02\x00":
-            file.seek(
-                start
-            )  # group length (0002,0000) is wrong or absent in some files: the first other group ends the meta
-            break
+            # The group length (0002,0000) is wrong or absent in some files: the first other group ends the meta.
+            file.seek(start)
+            return values
         element = int.from_bytes(header[2:4], "little")
         if header[4:6] in _LONG_LENGTH_VRS:
             length = int.from_bytes(file.read(4), "little")
         else:
             (length,) = struct.unpack_from("<H", header, 6)
-        if length > _LONGEST_META_BYTES:
+        value = file.read(length) if length <= _LONGEST_META_BYTES else b""
+        if len(value) != length:
             raise Permanent("the file meta information is damaged")
-        values[element] = file.read(length).decode("ascii", errors="replace").rstrip("\0 ")
-    meta = FileMeta(
-        values.get(_MEDIA_STORAGE_SOP_CLASS_UID, ""),
-        values.get(_MEDIA_STORAGE_SOP_INSTANCE_UID, ""),
-        values.get(_TRANSFER_SYNTAX_UID, ""),
-    )
-    if not (is_safe(meta.sop_class_uid) and is_safe(meta.sop_instance_uid) and is_safe(meta.transfer_syntax_uid)):
-        raise Permanent("the file meta information lacks a UID that a C-STORE needs")
-    return meta
+        values[element] = value
+    raise Permanent("the file meta information is longer than 1 MB")

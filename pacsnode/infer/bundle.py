@@ -7,17 +7,19 @@ no data loader, no ignite engine, no file written. Weights load with `weights_on
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import sys
 import time
-from collections.abc import Mapping
-from types import ModuleType
-from typing import Any, Protocol
+from collections.abc import Mapping, Sequence
+from importlib.machinery import ModuleSpec, SourceFileLoader
+from pathlib import Path
+from types import CodeType, ModuleType
+from typing import Any
 
 import numpy as np
 import torch
 from monai.bundle import BundleWorkflow, ConfigParser
 from monai.data import MetaTensor
-from monai.transforms import Compose
 from numpy.typing import NDArray
 
 from pacsnode.errors import Permanent
@@ -25,13 +27,7 @@ from pacsnode.infer.catalogue import Service
 
 DROPPED = ("LoadImaged", "EnsureChannelFirstd", "SaveImaged")
 """The node reads the image and writes the result itself."""
-
-
-class SegmentationModel(Protocol):
-    """A network that gives a label map on the grid of its input."""
-
-    def label_map(self, intensity: NDArray[np.float32]) -> NDArray[np.uint8]:
-        """(rows, columns) 0 to 1 in, (rows, columns) labels out."""
+PRIVATE_PACKAGE = "pacsnode_bundle_"
 
 
 class NetworkBundle:
@@ -47,8 +43,10 @@ class NetworkBundle:
         self._device = torch.device(device)
         self.network_s = 0.0
         """Seconds spent in the network itself, in all."""
-        self._before = _without_files(parser.get_parsed_content("preprocessing"))
-        self._after = _without_files(parser.get_parsed_content("postprocessing"))
+        for chain in ("preprocessing", "postprocessing"):
+            parser[chain] = _without_files(parser.get(chain))
+        self._before = parser.get_parsed_content("preprocessing")
+        self._after = parser.get_parsed_content("postprocessing")
         self._inferer = parser.get_parsed_content("inferer")
         self._network = parser.get_parsed_content("network_def").to(self._device)
         state = torch.load(service.folder / network.weights, map_location=self._device, weights_only=True)
@@ -56,9 +54,23 @@ class NetworkBundle:
         self._network.eval()
 
     def label_map(self, intensity: NDArray[np.float32]) -> NDArray[np.uint8]:
-        """Run the whole chain on one image. Raises Permanent when the output is not a label map on the image's grid."""
+        """(rows, columns) 0 to 1 in, labels on the same grid out. Raises Permanent."""
+        return self._labels(MetaTensor(torch.from_numpy(intensity)[None]))
+
+    def volume_label_map(self, intensity: NDArray[np.float32], affine: NDArray[np.float64]) -> NDArray[np.uint8]:
+        """(slices, rows, columns) in, labels on the same grid out; `affine` as in Volume. Raises Permanent.
+
+        In between the network has what MONAI's readers give it: (1, columns, rows, slices), affine to RAS.
+        """
+        meta = {"original_affine": affine, "spatial_shape": np.array(intensity.shape[::-1]), "space": "RAS"}
+        voxels = torch.from_numpy(np.ascontiguousarray(intensity.transpose(2, 1, 0)))[None]
+        labels = self._labels(MetaTensor(voxels, affine=torch.from_numpy(affine), meta=meta))
+        return np.ascontiguousarray(labels.transpose(2, 1, 0))
+
+    def _labels(self, image: MetaTensor) -> NDArray[np.uint8]:
+        """Run the whole chain. Raises Permanent when the output is not a label map on the image's grid."""
         with torch.inference_mode():
-            data: dict[str, Any] = self._before({"image": MetaTensor(torch.from_numpy(intensity)[None])})
+            data: dict[str, Any] = self._before({"image": image})
             batch = data["image"][None].to(self._device)
             begun = time.perf_counter()
             logits = self._inferer(batch, self._network)[0].cpu()
@@ -67,11 +79,14 @@ class NetworkBundle:
                 raise Permanent("the model's output is not a number (NaN or infinity)")
             data["pred"] = logits
             labels = np.asarray(self._after(data)["pred"].cpu())
-        if labels.shape != (1, *intensity.shape):
-            raise Permanent(f"the model's mask has shape {labels.shape}, expected {(1, *intensity.shape)}")
-        if not np.isfinite(labels).all():
-            raise Permanent("the model's mask is not a number (NaN or infinity)")
-        return np.asarray(labels[0], dtype=np.uint8)
+        if labels.shape != image.shape:
+            raise Permanent(f"the model's mask has shape {labels.shape}, expected {tuple(image.shape)}")
+        with np.errstate(invalid="ignore"):
+            whole = labels.astype(np.uint8)
+        # NaN, fractions, negative numbers and those above 255 all differ after the cast.
+        if not np.array_equal(whole, labels):
+            raise Permanent("the model's mask does not hold labels (whole numbers from 0 to 255)")
+        return np.asarray(whole[0])
 
 
 class WorkflowBundle:
@@ -122,13 +137,53 @@ def describe_torch() -> str:
     return f"torch {torch.__version__}, {device}"
 
 
-def _without_files(chain: Compose) -> Compose:
-    return Compose([t for t in chain.transforms if type(t).__name__ not in DROPPED])
+def _without_files(chain: Any) -> Any:
+    """A chain's config with what touches files made harmless, before MONAI makes it: making LoadImaged already looks
+    for every reader's library and warns. The places in the list stay, for other parts may refer to them.
+    """
+    if not isinstance(chain, Mapping) or not isinstance(chain.get("transforms"), list):
+        return chain
+    kept = []
+    for transform in chain["transforms"]:
+        target = str(transform.get("_target_", "")) if isinstance(transform, Mapping) else ""
+        dropped = target.rpartition(".")[2] in DROPPED
+        kept.append({"_target_": "Identityd", "keys": transform["keys"]} if dropped else transform)
+    return dict(chain) | {"transforms": kept}
+
+
+class _FromSource(SourceFileLoader):
+    """Compiles the file that was hashed: __pycache__ is in no hash, and is neither read nor written."""
+
+    def get_code(self, fullname: str) -> CodeType:
+        path = self.get_filename(fullname)
+        return self.source_to_code(self.get_data(path), path)
+
+
+class _Scripts:
+    """Finds the modules of the loaded bundles' scripts/ (a finder of sys.meta_path)."""
+
+    @staticmethod
+    def find_spec(fullname: str, path: Sequence[str] | None, target: ModuleType | None = None) -> ModuleSpec | None:
+        package, _, name = fullname.rpartition(".")
+        if not package.startswith(PRIVATE_PACKAGE) or not path:
+            return None
+        folder = Path(path[0]) / name
+        for file, inside in ((folder / "__init__.py", [str(folder)]), (folder.with_suffix(".py"), None)):
+            if file.is_file():
+                loader = _FromSource(fullname, str(file))
+                return importlib.util.spec_from_file_location(
+                    fullname, file, loader=loader, submodule_search_locations=inside
+                )
+        return None
 
 
 def _load_scripts(service: Service) -> ModuleType:
     """scripts/ as a package under a name of its own: two bundles may both call theirs `scripts`."""
-    name = f"pacsnode_bundle_{service.name.replace('-', '_')}"
+    name = PRIVATE_PACKAGE + service.name.replace("-", "_")
+    for loaded in [m for m in sys.modules if m == name or m.startswith(f"{name}.")]:
+        del sys.modules[loaded]  # an older version of the bundle
+    if _Scripts not in sys.meta_path:
+        sys.meta_path.insert(0, _Scripts)
     package = ModuleType(name)
     package.__path__ = [str(service.folder / "scripts")]
     sys.modules[name] = package

@@ -88,7 +88,7 @@ class MeasurementSpec(Record):
     """A number: measured by the node on the label map (`method`), or a value of the workflow (`key`)."""
 
     name: Code
-    method: Literal["area", "width_ratio"] | None = None
+    method: Literal["area", "volume", "width_ratio"] | None = None
     of: Items[int] = ()
     over: Items[int] = ()
     key: str = ""
@@ -185,11 +185,16 @@ def load_service(folder: Path) -> Service:
 
 def _version(metadata: Path) -> str:
     try:
-        return str(json.loads(metadata.read_text())["version"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        version = json.loads(metadata.read_text(encoding="utf-8"))["version"]
+    except json.JSONDecodeError as error:
+        raise ConfigError(f"not JSON: {error.msg}", where=f"{metadata}:{error.lineno}:{error.colno}") from None
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise ConfigError(
             f"cannot read the bundle's version ({type(error).__name__}: {error})", where=str(metadata)
         ) from None
+    if not isinstance(version, str) or not 0 < len(version) <= 64:
+        raise ConfigError('the bundle\'s `version` must be a text like "0.1.0"', where=str(metadata))
+    return version
 
 
 def _semantic_problems(folder: Path, pipeline: PipelineFile) -> list[Problem]:
@@ -206,13 +211,52 @@ def _semantic_problems(folder: Path, pipeline: PipelineFile) -> list[Problem]:
     values = [s.value for s in pipeline.segments]
     if sorted(values) != list(range(1, len(values) + 1)):
         problems.append(Problem(("segments",), "values must be 1 to n without gaps", "segment-values"))
+    problems += _kind_problems(folder, pipeline)
     for n, measurement in enumerate(pipeline.measurements):
-        if (measurement.method is None) == (not measurement.key):
-            problems.append(Problem(("measurements", n), "give either `method` or `key`", "one-source"))
-        elif not {*measurement.of, *measurement.over} <= set(values):
-            text = "`of` and `over` must name values of segments"
-            problems.append(Problem(("measurements", n), text, "unknown-segment"))
+        text, code = _measurement_problem(measurement, pipeline, set(values))
+        if text:
+            problems.append(Problem(("measurements", n), text, code))
     return problems
+
+
+def _kind_problems(folder: Path, pipeline: PipelineFile) -> list[Problem]:
+    """What the model needs beside pipeline.yaml, and whether it fits the input."""
+    problems: list[Problem] = []
+    if pipeline.network is not None:
+        if pipeline.input == "waveform":
+            problems.append(Problem(("input",), "a `network` reads image or volume, not waveform", "input"))
+        if not pipeline.segments:
+            problems.append(Problem(("network",), "a network needs `segments`, one for each label", "no-segments"))
+        if not (folder / "configs" / "inference.yaml").is_file():
+            problems.append(Problem(("network",), "the folder has no configs/inference.yaml", "no-config"))
+    if pipeline.workflow is not None:
+        if pipeline.input != "waveform":
+            text = f"a `workflow` reads waveform, not {pipeline.input}, in this version"
+            problems.append(Problem(("input",), text, "input"))
+        if not (folder / "scripts" / "workflow.py").is_file():
+            problems.append(Problem(("workflow",), "the folder has no scripts/workflow.py", "no-script"))
+    links = [p for p in folder.rglob("*") if p.is_symlink() and not p.resolve().is_relative_to(folder.resolve())]
+    if links:
+        text = f"{links[0]} links to a place outside of the folder, which the hash does not cover; copy it there"
+        problems.append(Problem((), text, "link"))
+    return problems
+
+
+def _measurement_problem(spec: MeasurementSpec, pipeline: PipelineFile, values: set[int]) -> tuple[str, str]:
+    """(what is wrong, its code), empty where nothing is."""
+    if (spec.method is None) == (not spec.key):
+        return "give either `method` or `key`", "one-source"
+    if spec.method is None:
+        return ("", "") if pipeline.workflow else ("`key` names a value of a workflow; give a `method`", "one-source")
+    if not {*spec.of, *spec.over} <= values:
+        return "`of` and `over` must name values of segments", "unknown-segment"
+    if not spec.of or (spec.method == "width_ratio") != bool(spec.over):
+        return "`of` is needed, and `over` for width_ratio only", "missing-segment"
+    if (spec.method == "volume") != (pipeline.input == "volume"):
+        return "a volume is measured by `volume`, an image by `area` or `width_ratio`", "method"
+    if spec.unit is not None and spec.method != "width_ratio":
+        return f"the node knows the unit of {spec.method}; leave `unit` out", "unit"
+    return "", ""
 
 
 def _weights_problem(folder: Path, network: Network) -> str:

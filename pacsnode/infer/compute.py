@@ -6,6 +6,7 @@ talks to no peer; it ends when its keeper does. The keeper kills it on the time 
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import queue
@@ -13,21 +14,20 @@ import select
 import signal
 import struct
 import subprocess
-import sys
 import threading
 import time
-import traceback
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from pacsnode.errors import Permanent, Transient
+from pacsnode.errors import PacsnodeError, Permanent, Transient
 from pacsnode.telemetry import Log
 
 log = Log(__name__)
 
 LONGEST_MESSAGE = 64 << 20
 MEMORY_LOOK_EVERY_S = 0.25
+ENDING_GRACE_S = 2.0
 NICENESS = 10
 
 Message = dict[str, Any]
@@ -49,127 +49,220 @@ class ComputeKeeper:
 
         Raises Permanent (the operation's own reason, or a limit passed), Transient (the child died: try again).
         """
+        message = _packed({"operation": operation, "request": request})
         with self._lock:
-            if self._closing:
-                raise Transient("the node is stopping")
             child = self._running_child()
-            assert child.stdin is not None
-            assert child.stdout is not None
+            limits = _Limits(child.pid, time.monotonic() + time_limit_s, time_limit_s, memory_limit_mb)
             try:
-                _write(child.stdin, {"operation": operation, "request": request})
-                reply = self._await(child, time_limit_s, memory_limit_mb)
-            except (BrokenPipeError, EOFError, ConnectionError):
-                code = child.wait()
+                _send(child, message, limits)
+                reply = _receive(child, limits)
+            except (OSError, EOFError, ValueError) as error:
+                ending = self._end(child)
+                if self._closing:
+                    raise Transient("the node is stopping") from None
+                told = "" if isinstance(error, EOFError | BrokenPipeError) else f"; {error}"
+                raise Transient(f"the compute process died ({ending}) while it ran {operation}{told}") from None
+            except Permanent:
                 self._forget()
-                raise Transient(f"the compute process died ({_ending(code)}) while it ran {operation}") from None
+                raise
         if reply["ok"]:
             value: Message = reply["value"]
             return value
-        raise Permanent(reply["reason"])
+        raise Transient(reply["reason"]) if reply["again"] else Permanent(reply["reason"])
 
     def close(self) -> None:
         """End the child; a running operation is cut."""
         self._closing = True
         child = self._child
         if child is not None:
-            child.kill()
+            _kill(child)
         with self._lock:
             self._forget()
 
     @property
     def pid(self) -> int | None:
         """The child's process number, None when there is none."""
-        return self._child.pid if self._child is not None else None
+        child = self._child
+        return child.pid if child is not None else None
 
     def _running_child(self) -> subprocess.Popen[bytes]:
-        if self._child is not None and self._child.poll() is not None:
-            log.warning("compute process ended", ending=_ending(self._child.returncode))
-            self._forget()
-        if self._child is None:
-            self._child = subprocess.Popen(
-                self._command,
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                env=self._environment,
-            )
+        if self._child is not None and _has_ended(self._child):
+            log.warning("compute process ended", ending=self._end(self._child))
+        if self._child is None and not self._closing:
+            try:
+                self._child = subprocess.Popen(
+                    self._command,
+                    stdin=subprocess.PIPE,
+                    stdout=subprocess.PIPE,
+                    env=self._environment,
+                    bufsize=0,
+                    start_new_session=True,  # a group of its own: what a model forks ends with it
+                )
+            except OSError as error:
+                raise Transient(f"the compute process cannot be started: {error}") from None
             log.info("compute process started", pid=self._child.pid)
+        if self._closing or self._child is None:  # `close` may have come before the child that it did not see
+            self._forget()
+            raise Transient("the node is stopping")
         return self._child
 
-    def _await(self, child: subprocess.Popen[bytes], time_limit_s: float, memory_limit_mb: int) -> Message:
-        assert child.stdout is not None
-        deadline = time.monotonic() + time_limit_s
-        while not select.select([child.stdout], [], [], MEMORY_LOOK_EVERY_S)[0]:
-            if time.monotonic() > deadline:
-                self._kill(child, f"it took longer than its limit of {time_limit_s:g} s")
-            used_mb = _resident_mb(child.pid)
-            if used_mb > memory_limit_mb:
-                self._kill(child, f"it used {used_mb} MB, more than its limit of {memory_limit_mb} MB")
-        return _read(child.stdout)
-
-    def _kill(self, child: subprocess.Popen[bytes], reason: str) -> None:
-        child.kill()
-        child.wait()
+    def _end(self, child: subprocess.Popen[bytes]) -> str:
+        """How a child ended that answers no more; one that only closed its pipe is killed."""
+        deadline_s = time.monotonic() + ENDING_GRACE_S
+        while not _has_ended(child):
+            if time.monotonic() > deadline_s:
+                log.error("compute process answers no more; it is killed", pid=child.pid)
+                break
+            time.sleep(0.01)
         self._forget()
-        raise Permanent(f"the model was stopped: {reason}")
+        return _ending(child.returncode)
 
     def _forget(self) -> None:
         child, self._child = self._child, None
         if child is not None:
+            _kill(child)
             for pipe in (child.stdin, child.stdout):
                 if pipe is not None:
-                    try:
-                        pipe.close()
-                    except BrokenPipeError:
-                        log.debug("compute process left a message unread")
+                    pipe.close()
             child.wait()
+
+
+class _Limits:
+    """Of one call: `check` raises Permanent once one of them is passed."""
+
+    def __init__(self, pid: int, deadline_s: float, time_limit_s: float, memory_limit_mb: int) -> None:
+        self._pid = pid
+        self._deadline_s = deadline_s
+        self._time_limit_s = time_limit_s
+        self._memory_limit_mb = memory_limit_mb
+
+    def check(self) -> None:
+        if time.monotonic() > self._deadline_s:
+            raise Permanent(f"the model was stopped: it took longer than its limit of {self._time_limit_s:g} s")
+        used_mb = _resident_mb(self._pid)
+        if used_mb > self._memory_limit_mb:
+            raise Permanent(
+                f"the model was stopped: it used {used_mb} MB, more than its limit of {self._memory_limit_mb} MB"
+            )
+
+
+def _send(child: subprocess.Popen[bytes], message: bytes, limits: _Limits) -> None:
+    """Within the limits too: a message longer than a pipe holds waits for a child that reads."""
+    assert child.stdin is not None
+    descriptor = child.stdin.fileno()
+    rest = memoryview(message)
+    while rest:
+        if select.select([], [descriptor], [], MEMORY_LOOK_EVERY_S)[1]:
+            rest = rest[os.write(descriptor, rest[: select.PIPE_BUF]) :]  # so much never blocks
+        else:
+            limits.check()
+
+
+def _receive(child: subprocess.Popen[bytes], limits: _Limits) -> Message:
+    """The child's answer. Raises EOFError when it ended, also where a process that it forked holds the pipe open."""
+    assert child.stdout is not None
+    descriptor = child.stdout.fileno()
+    got = bytearray()
+    wanted = 4
+    while True:
+        if select.select([descriptor], [], [], MEMORY_LOOK_EVERY_S)[0]:
+            piece = os.read(descriptor, wanted - len(got))
+            if not piece:
+                raise EOFError
+            got += piece
+            if len(got) == 4 == wanted:
+                wanted += _length(got)
+            if len(got) == wanted > 4:
+                message: Message = json.loads(got[4:])
+                return message
+        elif _has_ended(child):
+            raise EOFError
+        limits.check()
+
+
+def _has_ended(child: subprocess.Popen[bytes]) -> bool:
+    """Looks without reaping: as long as the ended child is not waited for, no other process gets its number."""
+    return os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
+
+
+def _kill(child: subprocess.Popen[bytes]) -> None:
+    """The child and all that it forked: its group has its number."""
+    if child.returncode is None:
+        with contextlib.suppress(ProcessLookupError):  # `close` and the end of a call may meet here
+            os.killpg(child.pid, signal.SIGKILL)
 
 
 def serve(operations: Mapping[str, Operation]) -> None:
     """The child's life: answer messages until stdin ends. What libraries print goes to stderr, not into the answers."""
     os.nice(NICENESS)
-    answers = os.fdopen(os.dup(1), "wb")
+    requests, answers = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb")
+    nothing = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(nothing, 0)  # a model that reads stdin must not take the next message
+    os.close(nothing)
     os.dup2(2, 1)
     messages: queue.SimpleQueue[Message] = queue.SimpleQueue()
-    threading.Thread(target=_listen, args=(messages,), daemon=True).start()
-    while True:
-        _write(answers, _answer(operations, messages.get()))
+    threading.Thread(target=_listen, args=(requests, messages), daemon=True).start()
+    try:
+        while True:
+            answers.write(_answer(operations, messages.get()))
+            answers.flush()
+    except (MemoryError, BrokenPipeError):
+        _end_at_once(1)  # the process cannot be trusted any more, or nobody listens; its death is the answer
 
 
-def _listen(messages: queue.SimpleQueue[Message]) -> None:
+def _listen(requests: BinaryIO, messages: queue.SimpleQueue[Message]) -> None:
     """Hand on what the keeper asks; when the keeper is gone, end at once, in the middle of a model too."""
     try:
         while True:
-            messages.put(_read(sys.stdin.buffer))
-    except EOFError:
-        os._exit(0)
+            messages.put(_read(requests))
+    except (EOFError, ValueError):
+        _end_at_once(0)
 
 
-def _answer(operations: Mapping[str, Operation], message: Message) -> Message:
+def _end_at_once(code: int) -> None:
+    """With all that models forked, where this process leads a group of its own (it does under a keeper)."""
+    if os.getpgrp() == os.getpid():
+        os.killpg(0, signal.SIGKILL)
+    os._exit(code)
+
+
+def _answer(operations: Mapping[str, Operation], message: Message) -> bytes:
+    name = message["operation"]
     try:
-        return {"ok": True, "value": operations[message["operation"]](message["request"])}
-    except Permanent as error:
-        return {"ok": False, "reason": str(error)}
+        return _packed({"ok": True, "value": operations[name](message["request"])})
+    except PacsnodeError as error:
+        return _packed({"ok": False, "again": isinstance(error, Transient), "reason": str(error)})
     except MemoryError:
-        raise  # the process cannot be trusted any more; its death is the answer
-    except Exception as error:  # noqa: BLE001  # a model may raise anything; the case is parked with it
-        log.error("operation failed", operation=message["operation"], trace=traceback.format_exc())
-        first_line = (str(error).splitlines() or [""])[0][:300]
-        return {"ok": False, "reason": f"the model failed: {type(error).__name__}: {first_line}"}
+        raise
+    except (Exception, SystemExit) as error:  # a model may raise anything; the case is parked with it
+        log.exception("operation failed", operation=name)
+        root: BaseException = error
+        while root.__cause__ is not None:  # MONAI wraps what happened in "applying transform <object at 0x…>"
+            root = root.__cause__
+        first_line = (str(root).strip().splitlines() or [""])[0][:300]
+        reason = f"the model failed: {type(root).__name__}: {first_line}"
+        return _packed({"ok": False, "again": False, "reason": reason})
 
 
-def _write(pipe: BinaryIO | Any, message: Message) -> None:
-    body = json.dumps(message, ensure_ascii=False).encode()
-    pipe.write(struct.pack("<I", len(body)) + body)
-    pipe.flush()
+def _packed(message: Message) -> bytes:
+    body = json.dumps(message).encode()
+    if len(body) > LONGEST_MESSAGE:
+        raise Permanent(f"a message of {len(body) >> 20} MB is longer than the compute process takes")
+    return struct.pack("<I", len(body)) + body
 
 
-def _read(pipe: BinaryIO | Any) -> Message:
+def _length(head: bytes | bytearray) -> int:
+    length: int = struct.unpack("<I", head)[0]
+    if length > LONGEST_MESSAGE:
+        raise ValueError("its answer was not readable")
+    return length
+
+
+def _read(pipe: BinaryIO) -> Message:
     head = pipe.read(4)
     if len(head) != 4:
         raise EOFError
-    length = struct.unpack("<I", head)[0]
-    if length > LONGEST_MESSAGE:
-        raise EOFError
+    length = _length(head)
     body = pipe.read(length)
     if len(body) != length:
         raise EOFError
@@ -186,7 +279,8 @@ def _resident_mb(pid: int) -> int:
     return pages * os.sysconf("SC_PAGE_SIZE") >> 20
 
 
-def _ending(code: int | None) -> str:
-    if code is None:
-        return "no exit code"
-    return f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
+def _ending(code: int) -> str:
+    if code >= 0:
+        return f"exit code {code}"
+    known = {s.value: s.name for s in signal.Signals}
+    return f"signal {known.get(-code, -code)}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -11,6 +12,7 @@ from pacsnode.dicom.codes import SQUARE_MILLIMETER, Concept
 from pacsnode.errors import Permanent
 
 FRACTION = Concept("{fraction}", "UCUM", "fraction of the image")
+MILLILITER = Concept("ml", "UCUM", "Milliliter")
 
 
 def area(
@@ -21,6 +23,12 @@ def area(
     if spacing_mm is None:
         return pixels / label_map.size, FRACTION
     return pixels * spacing_mm[0] * spacing_mm[1], SQUARE_MILLIMETER
+
+
+def volume(label_map: NDArray[np.uint8], values: Sequence[int], spacing_mm: Sequence[float]) -> tuple[float, Concept]:
+    """Volume of the union of labels in a (slices, rows, columns) map, in mL."""
+    voxels = int(np.isin(label_map, list(values)).sum())
+    return voxels * math.prod(spacing_mm) / 1000, MILLILITER
 
 
 def width_ratio(label_map: NDArray[np.uint8], of: Sequence[int], over: Sequence[int]) -> float:

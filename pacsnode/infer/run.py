@@ -26,6 +26,7 @@ from pacsnode.infer import measure
 from pacsnode.infer.bundle import NetworkBundle, WorkflowBundle
 from pacsnode.infer.catalogue import LATERALITY, MeasurementSpec, Service
 from pacsnode.infer.pixels import Image, read_image
+from pacsnode.infer.volume import read_volume
 from pacsnode.infer.waveform import read_waveform
 
 
@@ -33,6 +34,8 @@ def infer(service: Service, bundle: NetworkBundle | WorkflowBundle, device: str,
     """Findings of one case, one group for each input. Raises Permanent with the reason that an operator reads."""
     if service.pipeline.input == "image" and isinstance(bundle, NetworkBundle):
         groups = tuple(_image_group(service, bundle, path) for path in files)
+    elif service.pipeline.input == "volume" and isinstance(bundle, NetworkBundle):
+        groups = (_volume_group(service, bundle, files),)
     elif service.pipeline.input == "waveform" and isinstance(bundle, WorkflowBundle):
         groups = tuple(_waveform_group(service, bundle, path) for path in files)
     else:
@@ -76,8 +79,25 @@ def _image_group(service: Service, bundle: NetworkBundle, path: Path) -> Group:
     )
 
 
+def _volume_group(service: Service, bundle: NetworkBundle, files: Sequence[Path]) -> Group:
+    """No picture: a volume has no single plane that stands for it; viewers show the segmentation on the series."""
+    volume = read_volume(files)
+    label_map = bundle.volume_label_map(volume.intensity, volume.affine)
+    _refuse_empty(service, label_map)
+    return Group(
+        source=volume.source,
+        measurements=tuple(
+            _measurement(spec, *measure.volume(label_map, spec.of, volume.spacing_mm))
+            for spec in service.pipeline.measurements
+        ),
+        segments=tuple(_segments(service)),
+        notes=volume.notes,
+        label_map=label_map,
+    )
+
+
 def _refuse_empty(service: Service, label_map: NDArray[np.uint8]) -> None:
-    """An output that lacks a structure is no result: it is more often a wrong film than a missing lung."""
+    """An output that lacks a structure is no result: it is more often a wrong image than a missing organ."""
     known = {s.value for s in service.pipeline.segments}
     found = set(np.unique(label_map).tolist()) - {0}
     if not found <= known:
@@ -85,9 +105,9 @@ def _refuse_empty(service: Service, label_map: NDArray[np.uint8]) -> None:
     for spec in service.pipeline.segments:
         fraction = float((label_map == spec.value).mean())
         if fraction <= spec.minimum_fraction:
+            found_text = f"{fraction:.2%} of the image, more than {spec.minimum_fraction:.2%} expected"
             raise Permanent(
-                f"the model found no usable {spec.label.lower()} ({fraction:.2%} of the image, "
-                f"at least {spec.minimum_fraction:.2%} expected): not the kind of film that it reads?"
+                f"the model found no usable {spec.label.lower()} ({found_text}): not the kind of image that it reads?"
             )
 
 
@@ -157,7 +177,7 @@ def _waveform_group(service: Service, bundle: WorkflowBundle, path: Path) -> Gro
         source=(recording.sop_instance_uid,),
         measurements=measurements,
         evaluations=evaluations,
-        notes=tuple(str(note) for note in outputs.get("notes", ())),
+        notes=(*recording.notes, *(str(note) for note in outputs.get("notes", ()))),
         trace=Trace(recording.leads, recording.millivolts, recording.sampling_hz, beats),
     )
 

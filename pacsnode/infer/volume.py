@@ -111,7 +111,8 @@ def _ordered(images: Sequence[tuple[Path, Dataset]]) -> list[_Slice]:
         raise Permanent("only one image; a volume needs at least two")
     slices = [_slice(path, header) for path, header in images]
     _refuse_mixed(slices)
-    slices.sort(key=lambda s: float(s.position_mm @ slices[0].normal))
+    normal = slices[0].normal
+    slices.sort(key=lambda s: float(s.position_mm @ normal))
     _refuse_uneven(slices)
     return slices
 

@@ -84,7 +84,7 @@ def _padding(group: Dataset, shape: tuple[int, ...]) -> NDArray[np.bool_]:
     wanted = np.frombuffer(padding[:size], kind)[0] if isinstance(padding, bytes) else np.dtype(kind).type(padding)
     count = shape[0] * shape[1]
     stored = np.frombuffer(group.WaveformData[: count * size], kind).reshape(shape[1], shape[0])
-    return np.asarray(stored.T == wanted)
+    return np.asarray(wanted == stored.T)
 
 
 def _without_padding(

@@ -23,7 +23,6 @@ import torch.nn.functional as F
 from monai.bundle import ConfigParser
 from monai.data import set_track_meta
 from monai.losses import DiceCELoss
-from monai.transforms import Compose
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -54,7 +53,7 @@ def split_films(data: Path) -> tuple[list[str], list[str]]:
 def read_film(data: Path, film: str) -> tuple[Picture, Labels]:
     """The picture (rows, columns) and its label map on the same grid."""
     picture = np.asarray(Image.open(data / "wingspan" / "img" / f"{film}.jpg").convert("L"), np.float32)
-    return picture, np.asarray(Image.open(data / "wingspan" / "mask" / f"{film}.png"), np.uint8)
+    return picture, np.array(Image.open(data / "wingspan" / "mask" / f"{film}.png"), np.uint8)
 
 
 @dataclass
@@ -79,15 +78,16 @@ def load_bundle(weights: Path | None = None) -> Bundle:
     """The bundle, with `weights` (a state dict) where given, else untrained."""
     parser = ConfigParser()
     parser.read_config(BUNDLE / "configs" / "inference.yaml")
-    network = parser.get_parsed_content("network_def")
+    for chain in ("preprocessing", "postprocessing"):
+        steps = parser.get(f"{chain}::transforms")
+        parser[f"{chain}::transforms"] = [step for step in steps if step["_target_"] not in LOADERS]
+    network, before, inferer, after = (
+        parser.get_parsed_content(key) for key in ("network_def", "preprocessing", "inferer", "postprocessing")
+    )
     if weights is not None:
         network.load_state_dict(torch.load(weights, map_location="cpu", weights_only=True))
     network.eval()
-    pre, post = (
-        Compose([t for t in parser.get_parsed_content(key).transforms if type(t).__name__ not in LOADERS])
-        for key in ("preprocessing", "postprocessing")
-    )
-    return Bundle(network, pre, parser.get_parsed_content("inferer"), post)
+    return Bundle(network, before, inferer, after)
 
 
 def scale_by_percentiles(picture: Picture) -> Picture:

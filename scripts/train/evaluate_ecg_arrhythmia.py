@@ -163,9 +163,7 @@ def score_windows(workflow: Any, record: Record, window_s: float, name: str, tal
     _count_beats(record, np.array(found, dtype=np.int64), np.array(wide, dtype=bool), covered, name, tally)
 
 
-def _count_findings(
-    record: Record, result: Any, span: tuple[int, int], name: str, tally: Counter[str]
-) -> None:
+def _count_findings(record: Record, result: Any, span: tuple[int, int], name: str, tally: Counter[str]) -> None:
     """Compare the findings and the rate of one window with the annotations."""
     if any(a < span[1] and b >= span[0] for a, b in record.flutter):
         return
@@ -242,9 +240,10 @@ def finding_row(tally: Counter[str], key: str) -> str:
     with_it, without = sum(yes.values()), sum(no.values())
     specificity = percent(without - no["present"], without)
     undetermined = percent(yes["undetermined"] + no["undetermined"], with_it + without)
+    ppv = percent(yes["present"], yes["present"] + no["present"])
     return (
         f"{with_it} | {without} | {percent(yes['present'], with_it)} | {specificity} | "
-        f"{percent(yes['present'], yes['present'] + no['present'])} | {percent(yes['absent'], with_it)} | {undetermined}"
+        f"{ppv} | {percent(yes['absent'], with_it)} | {undetermined}"
     )
 
 
@@ -286,9 +285,7 @@ def quality(sets: dict[str, Counter[str]]) -> str:
     hit, missed, extra = (held[f"10 s.beat.{kind}"] for kind in ("hit", "missed", "extra"))
     error = held["10 s.rate error"] / 1000 / max(held["10 s.rate windows"], 1)
     rows = {f: finding_row(held, f"10 s.{f}").split(" | ") for f in FINDINGS}
-    seen = "; ".join(
-        f"{f.replace('_', ' ')} {rows[f][2]}/{rows[f][3]} (n={rows[f][0]}/{rows[f][1]})" for f in FINDINGS
-    )
+    seen = "; ".join(f"{f.replace('_', ' ')} {rows[f][2]}/{rows[f][3]} (n={rows[f][0]}/{rows[f][1]})" for f in FINDINGS)
     return (
         f"MIT-BIH, 22 held-out records in 10 s windows: beats Se {percent(hit, hit + missed)} %, "
         f"PPV {percent(hit, hit + extra)} % (n={hit + missed}), rate error {error:.2f}/min; "
@@ -306,7 +303,7 @@ def write(sets: dict[str, Counter[str]], text: str) -> None:
     old = pipeline.read_text(encoding="utf-8")
     new, count = re.subn(r'(?m)^  quality: ".*"$', lambda _: f'  quality: "{quality(sets)}"', old)
     if count != 1:
-        raise ValueError("pipeline.yaml must hold one line `  quality: \"...\"`.")
+        raise ValueError('pipeline.yaml must hold one line `  quality: "..."`.')
     pipeline.write_text(new, encoding="utf-8")
 
 

@@ -27,6 +27,8 @@ from pacsnode.dimse.part10 import read_meta
 from pacsnode.errors import Permanent, Transient
 
 RESULTS = {"CR": 3, "ECG": 2}
+PAUSE_S = 0.5
+"""Between two studies: more would only pile up behind the model."""
 
 
 @dataclass
@@ -71,6 +73,7 @@ class Modality(threading.Thread):
             self.acknowledged[str(dataset.SOPInstanceUID)] = path
             self.studies[str(dataset.StudyInstanceUID)] = str(dataset.Modality)
             number += 1
+            self.stopping.wait(PAUSE_S)
 
     def _send(self, path: Path) -> None:
         with path.open("rb") as file:

@@ -9,6 +9,7 @@ search back. Squares make the method blind to polarity. Thresholds were set on M
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -137,7 +138,7 @@ def _search_back(
     intervals = np.diff(candidates[accepted])
     found: list[int] = []
     clear = T_WAVE_S * hz
-    for gap, (before, after) in enumerate(zip(accepted[:-1], accepted[1:], strict=True)):
+    for gap, (before, after) in enumerate(pairwise(accepted)):
         if intervals[gap] <= SEARCH_BACK_RR * np.median(intervals[max(0, gap - 8) : gap + 9]):
             continue
         inside = [

@@ -29,8 +29,8 @@ def premature_wide(shapes: Shapes, sampling_hz: float, samples: int) -> NDArray[
     count = len(shapes.samples)
     if count < FEWEST_BEATS or shapes.usual.mean() < FEWEST_USUAL:
         return None
-    intervals = np.diff(shapes.samples)
-    early = np.concatenate(([False], intervals < EARLY * np.median(intervals)))
+    rr_s = np.diff(shapes.samples) / sampling_hz
+    early = np.concatenate(([False], rr_s < EARLY * shapes.usual_rr_s[1:]))
     unlike = (shapes.distance >= LEAST_DISTANCE) & (shapes.correlation < MOST_CORRELATION)
     very_unlike = (shapes.distance >= LATE_DISTANCE) & (shapes.correlation < LATE_CORRELATION)
     wider = shapes.width_s > shapes.usual_width_s + WIDER_S

@@ -6,7 +6,7 @@ the one that is narrower and comes later after the beat before it.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,7 +22,7 @@ SHIFT_S = 0.06
 COARSE_S = 0.008
 SAME_SHAPE = 0.85  # correlation
 USUAL_SHAPE = 0.90
-MOST_COMPARED = 80
+BLOCK_BEATS = 40  # ten seconds are one block; in long recordings the usual beat changes with posture
 SECOND_CLUSTER = 0.3
 NARROWER_S = 0.015
 WIDTH_LEVEL = 0.2  # of the complex's steepest place
@@ -33,7 +33,7 @@ class Shapes:
     """One entry per beat: sample after alignment, correlation with and distance from the usual beat, width.
 
     `distance`: root mean square of the difference over that of the usual beat. `width_s`: see `_widths`.
-    `usual`: whether the beat has the usual shape. `usual_width_s`: median width of those.
+    `usual`: whether the beat has the usual shape. `usual_width_s`, `usual_rr_s`: medians of the beat's block.
     """
 
     samples: Samples
@@ -41,7 +41,8 @@ class Shapes:
     distance: Array
     width_s: Array
     usual: NDArray[np.bool_]
-    usual_width_s: float
+    usual_width_s: Array
+    usual_rr_s: Array
 
 
 def compare(recording: Recording, beats: Beats) -> Shapes:
@@ -51,9 +52,16 @@ def compare(recording: Recording, beats: Beats) -> Shapes:
     weighted = smooth * np.sqrt(beats.weights)[:, None] / _scale(smooth, beats.samples, hz)[:, None]
     speed = ndimage.uniform_filter1d(np.sqrt((np.gradient(weighted, axis=1) ** 2).sum(axis=0)), int(0.02 * hz) | 1)
     widths = _widths(speed, beats.samples, hz)
-    pieces = _pieces(weighted, beats.samples, hz)
-    medoid = _medoid(pieces, widths, beats.samples)
-    samples, template = beats.samples, pieces[medoid]
+    count = len(beats.samples)
+    blocks = np.array_split(np.arange(count), max(1, round(count / BLOCK_BEATS)))
+    parts = [_compare_block(weighted, beats.samples[block], widths[block], hz) for block in blocks]
+    return Shapes(*(np.concatenate([getattr(part, field.name) for part in parts]) for field in fields(Shapes)))
+
+
+def _compare_block(weighted: Array, samples: Samples, widths: Array, hz: float) -> Shapes:
+    """`compare` for beats that follow each other; the usual beat may change from one block to the next."""
+    pieces = _pieces(weighted, samples, hz)
+    template = pieces[_medoid(pieces, widths, samples)]
     coarse = max(1, int(COARSE_S * hz))
     for reach, step in ((int(SHIFT_S * hz), coarse), (coarse, 1)):
         samples, pieces, correlation = _align(weighted, samples, template, reach, step, hz)
@@ -61,9 +69,16 @@ def compare(recording: Recording, beats: Beats) -> Shapes:
         if usual.any():
             template = np.median(pieces[usual], axis=0)
     size = max(float(np.sqrt((template**2).mean())), 1e-9)
-    distance = np.sqrt(((pieces - template) ** 2).mean(axis=(1, 2))) / size
-    usual_width_s = float(np.median(widths[usual])) if usual.any() else float(np.median(widths))
-    return Shapes(samples, correlation, distance, widths, usual, usual_width_s)
+    ones = np.ones(len(samples))
+    return Shapes(
+        samples=samples,
+        correlation=correlation,
+        distance=np.sqrt(((pieces - template) ** 2).mean(axis=(1, 2))) / size,
+        width_s=widths,
+        usual=usual,
+        usual_width_s=ones * (np.median(widths[usual]) if usual.any() else np.median(widths)),
+        usual_rr_s=ones * (np.median(np.diff(samples)) / hz if len(samples) > 1 else np.nan),
+    )
 
 
 def _scale(smooth: Array, samples: Samples, hz: float) -> Array:
@@ -73,7 +88,7 @@ def _scale(smooth: Array, samples: Samples, hz: float) -> Array:
     if not len(inside):
         return np.ones(smooth.shape[0])
     window = inside[:, None] + np.arange(-reach, reach)
-    return np.maximum(np.median(np.ptp(smooth[:, window], axis=2), axis=1), 0.05)
+    return np.asarray(np.maximum(np.median(np.ptp(smooth[:, window], axis=2), axis=1), 0.05))
 
 
 def _pieces(weighted: Array, samples: Samples, hz: float, shift: int = 0) -> Array:
@@ -103,24 +118,23 @@ def _align(
 
 def _medoid(pieces: Array, widths: Array, samples: Samples) -> int:
     """Index of the beat that stands for the patient's usual beat."""
-    chosen = np.unique(np.linspace(0, len(pieces) - 1, min(len(pieces), MOST_COMPARED)).astype(int))
-    flat = pieces[chosen].reshape(len(chosen), -1)
+    flat = pieces.reshape(len(pieces), -1)
     flat = flat / np.maximum(np.linalg.norm(flat, axis=1, keepdims=True), 1e-9)
     alike = flat @ flat.T
-    best = _largest(alike, np.arange(len(chosen)))
+    best = _largest(alike, np.arange(len(pieces)))
     members = alike[best] >= SAME_SHAPE
     others = np.flatnonzero(~members)
     if len(others) >= 2:
         rival = _largest(alike, others)
         of_rival = (alike[rival] >= SAME_SHAPE) & ~members
-        before = np.diff(samples, prepend=2 * samples[0] - samples[min(1, len(samples) - 1)])[chosen]
+        before = np.diff(samples, prepend=2 * samples[0] - samples[min(1, len(samples) - 1)])
         if (
             of_rival.sum() >= max(2, SECOND_CLUSTER * members.sum())
-            and np.median(widths[chosen][members]) > np.median(widths[chosen][of_rival]) + NARROWER_S
+            and np.median(widths[members]) > np.median(widths[of_rival]) + NARROWER_S
             and np.median(before[members]) < np.median(before[of_rival])
         ):
             best = rival
-    return int(chosen[best])
+    return best
 
 
 def _largest(alike: Array, among: NDArray[np.intp]) -> int:

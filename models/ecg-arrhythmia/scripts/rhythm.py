@@ -126,7 +126,7 @@ def _regular(rhythm: Rhythm) -> bool:
 
 
 def _normal_sinus(rhythm: Rhythm) -> Finding:
-    """Rule: 60 to 100/min, regular, P before the usual QRS (upright in lead II where there is one), no PVC-like beat."""
+    """Rule: 60 to 100/min, regular, P before the usual QRS (upright in lead II, if given), no PVC-like beat."""
     if not SLOW_PER_MINUTE <= rhythm.rate <= FAST_PER_MINUTE:
         return _finding(False, f"Mean rate {rhythm.rate:.0f}/min is outside 60 to 100.")
     if rhythm.premature_wide is None or rhythm.premature_wide.any():
@@ -147,9 +147,7 @@ def _atrial_fibrillation(rhythm: Rhythm) -> Finding:
         return _finding(False, f"{change}; P waves are seen.")
     if _regular(rhythm):
         return _finding(None, f"{change}; no P wave is seen: paced, junctional or flutter cannot be told apart.")
-    return _finding(
-        True, f"Possible atrial fibrillation: {change}; no P wave is seen. Flutter can look the same."
-    )
+    return _finding(True, f"Possible atrial fibrillation: {change}; no P wave is seen. Flutter can look the same.")
 
 
 def _premature_wide(rhythm: Rhythm) -> Finding:

@@ -42,7 +42,7 @@ class Recording:
     @property
     def duration_s(self) -> float:
         """Length in seconds."""
-        return self.millivolts.shape[1] / self.sampling_hz
+        return float(self.millivolts.shape[1] / self.sampling_hz)
 
 
 def check(millivolts: NDArray[np.floating], leads: Sequence[str], sampling_hz: float) -> Recording:

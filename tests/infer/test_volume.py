@@ -1,0 +1,301 @@
+"""Series to volumes: order, place in the patient, what is refused; and the way of one voxel through to a SEG."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pydicom
+import pytest
+from pydicom.data import get_testdata_file
+from pydicom.uid import generate_uid
+
+from pacsnode.encode.build import encode
+from pacsnode.errors import Permanent
+from pacsnode.findings import Findings
+from pacsnode.handover import Case, EncodeRequest, NodeIdentity
+from pacsnode.infer.bundle import NetworkBundle
+from pacsnode.infer.catalogue import load_service
+from pacsnode.infer.run import infer
+from pacsnode.infer.volume import read_volume
+from tests.infer.bundles import VOLUME, network_bundle, saved
+from tests.infer.series import (
+    COLUMNS,
+    MARKED,
+    ORIGIN_MM,
+    ROWS,
+    SLICES,
+    SPACING_MM,
+    position_mm,
+    slice_dataset,
+    turned,
+    write_series,
+)
+
+SHARED = Path(__file__).resolve().parents[2].parent / "shared"
+LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0])
+
+
+def test_slices_come_in_the_order_of_their_positions(tmp_path: Path) -> None:
+    volume = read_volume(write_series(tmp_path))
+    assert volume.intensity.shape == (SLICES, ROWS, COLUMNS)
+    assert volume.intensity.dtype == np.float32
+    assert np.argwhere(volume.intensity > 0).tolist() == [list(MARKED)]
+    assert set(np.unique(volume.intensity)) == {-1000.0, 1000.0}
+    uids = {str(d.SOPInstanceUID): d.ImagePositionPatient for d in map(pydicom.dcmread, tmp_path.iterdir())}
+    heights = [np.array(uids[uid], dtype=float) @ turned()[2] for uid in volume.source]
+    assert heights == sorted(heights)
+    assert volume.spacing_mm == pytest.approx(SPACING_MM, abs=1e-4)
+    assert volume.notes == ()
+
+
+@pytest.mark.parametrize("voxel", [(0, 0, 0), MARKED, (11, 63, 0), (3, 0, 63)])
+def test_the_affine_leads_from_voxel_to_patient(tmp_path: Path, voxel: tuple[int, int, int]) -> None:
+    affine = read_volume(write_series(tmp_path)).affine
+    slice_, row, column = voxel
+    found = affine @ np.array([column, row, slice_, 1.0])
+    assert found[:3] == pytest.approx(LPS_TO_RAS @ position_mm(*voxel), abs=1e-4)
+
+
+def test_the_affine_is_the_one_of_monais_reader(tmp_path: Path) -> None:
+    from monai.data import PydicomReader
+
+    folder = SHARED / "data" / "dicom_test" / "dcmqi" / "segmentations" / "ct-3slice"
+    if not folder.is_dir():
+        pytest.skip(f"the series is not at {folder}")
+    reader = PydicomReader()
+    array, meta = reader.get_data(reader.read(str(folder)))
+    volume = read_volume(sorted(folder.iterdir()))
+    assert array.shape == volume.intensity.shape[::-1]
+    flipped = np.allclose(array[:, :, ::-1].transpose(2, 1, 0), volume.intensity)
+    assert flipped or np.allclose(array.transpose(2, 1, 0), volume.intensity)
+    corner = [10.0, 20.0, 0.0, 1.0]
+    there = meta["affine"] @ (np.array([10.0, 20.0, 2.0, 1.0]) if flipped else np.array(corner))
+    assert volume.affine @ np.array(corner) == pytest.approx(there, abs=1e-3)
+
+
+def test_a_real_prostate_series_is_read() -> None:
+    folder = SHARED / "data" / "prostate" / "prostatex_dicom"
+    if not folder.is_dir():
+        pytest.skip(f"the series are not at {folder}")
+    for series in sorted(folder.iterdir()):
+        files = [p for p in series.rglob("*") if p.is_file() and p.read_bytes()[128:132] == b"DICM"]
+        volume = read_volume(files)
+        assert len(volume.source) == len(files) > 10
+        assert np.linalg.det(volume.affine) == pytest.approx(np.prod(volume.spacing_mm), rel=1e-3)
+
+
+# --- refusals
+
+
+def written(folder: Path, *datasets: Any) -> list[Path]:
+    return [saved(d, folder / f"{n}.dcm") for n, d in enumerate(datasets)]
+
+
+def test_one_image_is_no_volume() -> None:
+    with pytest.raises(Permanent, match=r"series 1 \(1 image\): only one image; a volume needs at least two"):
+        read_volume([Path(str(get_testdata_file("CT_small.dcm")))])
+
+
+def test_no_image_is_no_volume() -> None:
+    with pytest.raises(Permanent, match="no images"):
+        read_volume([])
+
+
+def test_a_missing_slice_is_a_gap(tmp_path: Path) -> None:
+    with pytest.raises(Permanent, match=r"images are missing: a gap of 5.0 mm after image 5 of 11.* 2.5 mm apart"):
+        read_volume(write_series(tmp_path, [n for n in range(SLICES) if n != 5]))
+
+
+def test_uneven_distances_are_refused(tmp_path: Path) -> None:
+    datasets = [slice_dataset(n) for n in range(SLICES)]
+    datasets[-1].ImagePositionPatient = [f"{v:.6f}" for v in position_mm(SLICES - 0.7, 0, 0)]
+    with pytest.raises(Permanent, match=r"distance between the images changes, from 2.50 to 3.25 mm"):
+        read_volume(written(tmp_path, *datasets))
+
+
+def test_rounded_positions_are_taken(tmp_path: Path) -> None:
+    datasets = [slice_dataset(n) for n in range(SLICES)]
+    for dataset in datasets:
+        dataset.ImagePositionPatient = [f"{float(v):.2f}" for v in dataset.ImagePositionPatient]
+    assert len(read_volume(written(tmp_path, *datasets)).source) == SLICES
+
+
+def test_two_phases_in_one_series_are_refused(tmp_path: Path) -> None:
+    files = write_series(tmp_path / "arterial") + write_series(tmp_path / "venous")
+    with pytest.raises(Permanent, match="several images lie at the same position .*more than one phase"):
+        read_volume(files)
+
+
+def test_the_same_file_twice_is_refused(tmp_path: Path) -> None:
+    files = write_series(tmp_path)
+    with pytest.raises(Permanent, match="an image is there twice"):
+        read_volume([*files, files[0]])
+
+
+TILTED = [f"{v:.9f}" for v in (*turned()[0], *turned()[2])]
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        ({"ImageOrientationPatient": TILTED}, "different orientations"),
+        ({"PixelSpacing": [0.75, 0.75]}, "different pixel spacings"),
+        ({"FrameOfReferenceUID": "1.2.3"}, "different frames of reference"),
+        ({"ImageOrientationPatient": None}, "does not say where it lies"),
+        ({"ImageOrientationPatient": [1, 0, 0, 1, 0, 0]}, "rows and columns are not at right angles"),
+        ({"ImageOrientationPatient": [0, 0, 0, 0, 0, 0]}, "rows and columns are not at right angles"),
+        ({"ImagePositionPatient": [1, 2]}, "does not say where it lies"),
+        ({"ImagePositionPatient": ["1e300", "0", "0"]}, "does not say where it lies"),
+        ({"PixelSpacing": [0, 0]}, "does not say where it lies"),
+        ({"Rows": 32}, r"different sizes \(64 x 32, 64 x 64 pixels\)"),
+        ({"NumberOfFrames": 3}, "enhanced multi-frame object.*send the series as single images"),
+        ({"RescaleSlope": 0}, "rescale slope of zero"),
+    ],
+)
+def test_one_image_unlike_the_others_is_refused(tmp_path: Path, change: dict[str, Any], sentence: str) -> None:
+    datasets = [slice_dataset(n) for n in range(4)] + [slice_dataset(4, **change)]
+    with pytest.raises(Permanent, match=sentence):
+        read_volume(written(tmp_path, *datasets))
+
+
+def test_a_lookup_table_in_place_of_a_rescale_is_refused(tmp_path: Path) -> None:
+    datasets = [slice_dataset(n, ModalityLUTSequence=[pydicom.Dataset()]) for n in range(3)]
+    with pytest.raises(Permanent, match="lookup table"):
+        read_volume(written(tmp_path, *datasets))
+
+
+def test_a_tilted_gantry_is_refused(tmp_path: Path) -> None:
+    datasets = [slice_dataset(n) for n in range(6)]
+    for n, dataset in enumerate(datasets):
+        dataset.ImagePositionPatient = [f"{v:.6f}" for v in position_mm(n, n * 2.5 * np.tan(0.3) / 0.75, 0)]
+    with pytest.raises(Permanent, match=r"\(17 degrees\): the gantry was tilted"):
+        read_volume(written(tmp_path, *datasets))
+
+
+def test_an_enhanced_object_is_refused() -> None:
+    path = SHARED / "data" / "dicom_test" / "dcmqi" / "segmentations" / "23x38x3" / "multiframe" / "mf.dcm"
+    if not path.is_file():
+        pytest.skip(f"the object is not at {path}")
+    with pytest.raises(Permanent, match="enhanced multi-frame object, which the node does not read yet"):
+        read_volume([path])
+
+
+def test_a_volume_that_would_fill_the_memory_is_refused_before_decoding(tmp_path: Path) -> None:
+    files = written(tmp_path, *(slice_dataset(n, Rows=60000, Columns=60000) for n in range(3)))
+    with pytest.raises(Permanent, match="60000 x 60000 x 3 voxels is larger than the node reads"):
+        read_volume(files)
+
+
+# --- choice of the series
+
+
+def test_the_largest_series_that_forms_a_volume_is_taken_and_named(tmp_path: Path) -> None:
+    thin = write_series(tmp_path / "b", range(6), SeriesInstanceUID=generate_uid(), SeriesNumber=4)
+    scout = write_series(tmp_path / "c", range(1), SeriesInstanceUID=generate_uid(), SeriesNumber=1)
+    gap = [n for n in range(SLICES) if n != 5]
+    holed = write_series(tmp_path / "a", gap, SeriesInstanceUID=generate_uid(), SeriesNumber=2)
+    volume = read_volume([*holed, *scout, *thin])
+    assert len(volume.source) == 6
+    (note,) = volume.notes
+    assert note.startswith("Analysed: series 4 (6 images), the largest that forms a volume. ")
+    assert "Left out: series 2 (11 images); series 1 (1 image)." in note
+    assert "Not usable: series 2 (11 images): images are missing" in note
+
+
+def test_without_any_usable_series_the_reason_of_the_largest_is_told(tmp_path: Path) -> None:
+    one = write_series(tmp_path / "a", range(1), SeriesInstanceUID=generate_uid(), SeriesNumber=1)
+    holed = write_series(tmp_path / "b", [0, 1, 2, 5], SeriesInstanceUID=generate_uid(), SeriesNumber=7)
+    with pytest.raises(Permanent, match=r"none of the 2 series forms a volume; series 7 \(4 images\): .*missing"):
+        read_volume([*one, *holed])
+
+
+# --- through a network to a SEG
+
+
+@pytest.fixture(scope="module")
+def bundle_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Turns the volume round, doubles its slices by the affine, marks what is above 0 HU, brings the labels back."""
+    invert = {"_target_": "Invertd", "keys": "pred", "transform": "@preprocessing", "orig_keys": "image"}
+    return network_bundle(
+        tmp_path_factory.mktemp("models"),
+        dimensions=3,
+        threshold=0.0,
+        before=[
+            {"_target_": "Flipd", "keys": "image", "spatial_axis": [0, 2]},
+            {"_target_": "Spacingd", "keys": "image", "pixdim": [0.5, 0.75, 1.25], "mode": "nearest"},
+        ],
+        after=[invert],
+        input="volume",
+        accepts={"Modality": "CT"},
+        measurements=[{"method": "volume", "of": [1], "name": VOLUME}],
+    )
+
+
+def found_in(bundle_folder: Path, files: list[Path]) -> Findings:
+    service = load_service(bundle_folder)
+    return infer(service, NetworkBundle(service, "cpu"), "cpu", files)
+
+
+def test_a_threshold_marks_the_voxel_in_its_slice(tmp_path: Path, bundle_folder: Path) -> None:
+    files = write_series(tmp_path)
+    (group,) = found_in(bundle_folder, files).groups
+    assert group.label_map is not None
+    assert group.label_map.dtype == np.uint8
+    assert np.argwhere(group.label_map).tolist() == [list(MARKED)]
+    assert group.source == read_volume(files).source
+    (volume,) = group.measurements
+    assert volume.value == pytest.approx(2.5 * 0.75 * 0.5 / 1000, rel=1e-4)
+    assert (volume.unit.value, volume.unit.scheme) == ("ml", "UCUM")
+
+
+def test_an_empty_volume_gives_a_reason(tmp_path: Path, bundle_folder: Path) -> None:
+    with pytest.raises(Permanent, match="the model found no usable lung"):
+        found_in(bundle_folder, write_series(tmp_path, range(5)))
+
+
+def test_the_segmentation_has_the_voxel_where_it_was(tmp_path: Path, bundle_folder: Path) -> None:
+    import highdicom as hd
+
+    files = write_series(tmp_path / "in")
+    found = found_in(bundle_folder, files)
+    headers = [pydicom.dcmread(f, stop_before_pixels=True) for f in files]
+    study = str(headers[0].StudyInstanceUID)
+    uids = tuple(str(h.SOPInstanceUID) for h in headers)
+    case = Case("key-1", study, "threshold", ("rule",), "12" * 32, uids, ("seg", "sr"), 0)
+    folder = tmp_path / "out"
+    folder.mkdir()
+    node = NodeIdentity("PACSNODE", "2.25.1234", "0.1.0")
+    started = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
+    made = encode(found, EncodeRequest(case, node, tuple(files), folder, started, case.rules_hash))
+    assert [m.kind for m in made] == ["seg", "sr"]
+    segmentation = hd.seg.segread(made[0].path)
+    volume = segmentation.get_volume(combine_segments=True)
+    (index,) = np.argwhere(volume.array)
+    assert volume.map_indices_to_reference(index[None])[0] == pytest.approx(position_mm(*MARKED), abs=1e-3)
+    (frame,) = segmentation.PerFrameFunctionalGroupsSequence
+    source = frame.DerivationImageSequence[0].SourceImageSequence[0].ReferencedSOPInstanceUID
+    assert source == found.groups[0].source[MARKED[0]]
+
+
+def test_the_origin_of_the_made_series_is_a_slices_corner() -> None:
+    assert position_mm(0, 0, 0) == pytest.approx(ORIGIN_MM)
+
+
+def test_making_a_bundle_that_reads_files_warns_of_nothing(tmp_path: Path, bundle_folder: Path) -> None:
+    """MONAI's LoadImaged looks for libraries that no one needs here and warns, at each start of the node."""
+    program = (
+        "import logging, sys; logging.basicConfig(level=logging.WARNING)\n"
+        "from pathlib import Path\n"
+        "from pacsnode.infer.bundle import NetworkBundle\n"
+        "from pacsnode.infer.catalogue import load_service\n"
+        "NetworkBundle(load_service(Path(sys.argv[1])), 'cpu')\n"
+    )
+    command = [sys.executable, "-W", "always:::monai", "-c", program, str(bundle_folder)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=Path(__file__).parents[2])
+    assert "nvImageCodec" not in done.stderr
+    assert "WARNING" not in done.stderr
