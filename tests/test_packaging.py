@@ -245,6 +245,40 @@ def test_the_health_check_says_yes_of_a_node_that_receives_and_no_of_one_that_ha
     assert not is_healthy(port)
 
 
+# ---------------------------------------------------------------------------------------------- the demo
+
+
+def test_the_demo_leaves_reports_outlines_and_pictures(tmp_path: Path) -> None:
+    output = tmp_path / "demo out"
+    command = [sys.executable, str(ROOT / "scripts" / "demo_node.py"), "--output", str(output)]
+    done = subprocess.run(command, cwd=tmp_path, check=False, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stderr == ""
+    left = {path.name for path in (output / "results").iterdir()}
+    assert left == {
+        "chest-xray_report_SR.dcm",
+        "chest-xray_report_SR.txt",
+        "chest-xray_outlines_SEG.dcm",
+        "chest-xray_overlay_SC.dcm",
+        "chest-xray_overlay_SC.png",
+        "ecg-arrhythmia_report_SR.dcm",
+        "ecg-arrhythmia_report_SR.txt",
+        "ecg-arrhythmia_page_SC.dcm",
+        "ecg-arrhythmia_page_SC.png",
+    }
+    assert "Cardiothoracic" in (output / "results" / "chest-xray_report_SR.txt").read_text()
+    assert {path.name for path in output.iterdir()} >= {"timeline.txt", "node.log", "received"}
+
+
+def test_the_demo_touches_no_folder_of_others(tmp_path: Path) -> None:
+    (tmp_path / "letter.txt").write_text("mine")
+    command = [sys.executable, str(ROOT / "scripts" / "demo_node.py"), "--output", str(tmp_path)]
+    done = subprocess.run(command, check=False, capture_output=True, text=True)
+    assert done.returncode == 1
+    assert "name another folder" in done.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["letter.txt"]
+
+
 # ---------------------------------------------------------------------------------------------- systemd
 
 

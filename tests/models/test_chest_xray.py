@@ -10,14 +10,20 @@ from types import ModuleType
 
 import numpy as np
 import pytest
+from pydicom.data import get_testdata_file
 from ruamel.yaml import YAML
+
+pytest.importorskip("monai", reason="the bundle needs the `ai` extra")
+
+from pacsnode.infer.bundle import NetworkBundle, load_bundle
+from pacsnode.infer.catalogue import load_service
+from pacsnode.infer.measure import width_ratio
+from pacsnode.infer.run import infer
 
 ROOT = Path(__file__).resolve().parents[2]
 BUNDLE = ROOT / "models" / "chest-xray"
 WEIGHTS = BUNDLE / "models" / "model.pt"
 DATA = ROOT.parent / "shared" / "data" / "chest_seg"
-
-pytest.importorskip("monai", reason="the bundle needs the `ai` extra")
 
 
 @pytest.fixture(scope="module")
@@ -83,10 +89,36 @@ def test_each_structure_is_one_piece_without_holes(trainer: ModuleType) -> None:
         assert (ndimage.binary_fill_holes(labels == value) == (labels == value)).all()
 
 
-def test_an_empty_picture_gives_no_error(trainer: ModuleType) -> None:
-    labels = trainer.load_bundle(WEIGHTS).segment(np.zeros((200, 220), np.float32))
+def test_a_picture_of_noise_gives_labels_and_no_error(trainer: ModuleType) -> None:
+    noise = np.random.default_rng(0).random((200, 220), np.float32)
+    labels = trainer.load_bundle(WEIGHTS).segment(noise)
     assert labels.shape == (200, 220)
     assert set(np.unique(labels)) <= {0, 1, 2, 3}
+
+
+def test_the_node_gets_the_masks_that_were_evaluated(trainer: ModuleType) -> None:
+    node = load_bundle(load_service(BUNDLE), "cpu")
+    assert isinstance(node, NetworkBundle)
+    picture = drawn_chest(700, 600)
+    evaluated = trainer.load_bundle(WEIGHTS).segment(picture)
+    labels = node.label_map(trainer.scale_by_percentiles(picture))
+    assert (labels == evaluated).all()
+    assert width_ratio(labels, [3], [1, 2]) == pytest.approx(trainer.width_ratio(evaluated))
+
+
+def test_a_real_film_of_another_vendor_has_its_right_lung_on_the_left_of_the_picture() -> None:
+    film = get_testdata_file("RG1_UNCR.dcm", download=False)
+    if film is None:
+        pytest.skip("the film is in the package pydicom-data, which is not installed")
+    service = load_service(BUNDLE)
+    group = infer(service, load_bundle(service, "cpu"), "cpu", [Path(str(film))]).groups[0]
+    assert group.label_map is not None
+    labels = group.label_map.reshape(group.label_map.shape[-2:])
+    right, left, heart = (np.argwhere(labels == value).mean(axis=0) / labels.shape for value in (1, 2, 3))
+    assert right[1] < heart[1] < left[1]
+    assert all((labels == value).mean() > 0.1 for value in (1, 2, 3))
+    ratio = next(m.value for m in group.measurements if m.name.value == "CTR")
+    assert 0.48 < ratio < 0.58
 
 
 def test_no_held_out_film_is_trained_on_or_tuned_on(trainer: ModuleType, data: Path) -> None:

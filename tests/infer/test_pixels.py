@@ -1,0 +1,313 @@
+"""Images to arrays: sense, scale, spacing, every compression that modalities send, and what is refused."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pydicom
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+from pydicom.data import get_testdata_file
+from pydicom.uid import DeflatedExplicitVRLittleEndian, HTJ2KLossless, JPEGLSLossless
+
+from pacsnode.errors import Permanent
+from pacsnode.infer.pixels import read_image, true_spacing_mm
+from tests.infer.bundles import gradient, image, saved, saved_image
+
+SHARED = Path(__file__).resolve().parents[2].parent / "shared" / "data" / "dicom_test" / "wg04"
+
+
+def pydicom_file(name: str) -> Path:
+    return Path(str(get_testdata_file(name)))
+
+
+def test_bright_is_dense_in_both_senses(tmp_path: Path) -> None:
+    usual = read_image(saved_image(tmp_path, gradient())).intensity
+    turned = read_image(saved_image(tmp_path, 4000 - gradient(), PhotometricInterpretation="MONOCHROME1")).intensity
+    falling = read_image(saved_image(tmp_path, 4000 - gradient(), RescaleSlope=-1, RescaleIntercept=4000)).intensity
+    assert usual.dtype == np.float32
+    assert (usual.min(), usual.max()) == (0, 1)
+    assert (np.diff(usual, axis=1) >= 0).all()
+    assert np.allclose(turned, usual)
+    assert np.allclose(falling, usual)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "bits", "top"),
+    [("uint8", 8, 255), ("uint16", 12, 4095), ("uint16", 16, 65535), ("int16", 16, 30000), ("uint16", 10, 1023)],
+)
+def test_the_range_is_found_at_each_bit_depth(tmp_path: Path, dtype: str, bits: int, top: int) -> None:
+    pixels = gradient(dtype=dtype, top=top)
+    found = read_image(saved_image(tmp_path, pixels, BitsStored=bits)).intensity
+    assert np.allclose(found, np.linspace(0, 1, 60)[None], atol=0.02)
+
+
+def test_signed_values_below_zero_are_dark(tmp_path: Path) -> None:
+    found = read_image(saved_image(tmp_path, (gradient(dtype="int16") - 2000).astype("int16"))).intensity
+    assert np.allclose(found, np.linspace(0, 1, 60)[None], atol=0.02)
+
+
+def test_rescale_and_window_change_nothing(tmp_path: Path) -> None:
+    plain = read_image(saved_image(tmp_path, gradient())).intensity
+    other = saved_image(
+        tmp_path, gradient(), RescaleSlope=2.5, RescaleIntercept=-1024, WindowCenter=100, WindowWidth=50
+    )
+    assert np.array_equal(read_image(other).intensity, plain)
+
+
+def test_an_overlay_in_the_unused_bits_does_not_set_the_range(tmp_path: Path) -> None:
+    pixels = gradient(top=4095)
+    pixels[:, ::7] |= 0x8000
+    found = read_image(saved_image(tmp_path, pixels, BitsStored=12)).intensity
+    assert np.allclose(found, np.linspace(0, 1, 60)[None], atol=0.02)
+
+
+# --- collimation
+
+
+def anatomy() -> NDArray[Any]:
+    random = np.random.default_rng(1)
+    return (1500 + 500 * random.standard_normal((60, 60))).clip(200, 3800).astype("uint16")
+
+
+@pytest.mark.parametrize("border", [0, 4095])
+@pytest.mark.parametrize("width", [1, 20, 200, 900])
+def test_a_collimated_border_does_not_change_the_exposed_field(tmp_path: Path, border: int, width: int) -> None:
+    inside = anatomy()
+    alone = read_image(saved_image(tmp_path, inside)).intensity
+    film = np.pad(inside, width, constant_values=border)
+    found = read_image(saved_image(tmp_path, film)).intensity[width:-width, width:-width]
+    # A wide film is sampled, which moves a percentile a little.
+    assert np.abs(found - alone).max() < 0.1
+    assert found.std() > 0.15
+
+
+def test_a_small_structure_on_a_plain_ground_is_not_called_empty(tmp_path: Path) -> None:
+    film = np.zeros((400, 400), dtype="uint16")
+    film[100, 100] = film[300, 300] = 900
+    assert read_image(saved_image(tmp_path, film)).intensity[100, 100] == 1
+
+
+# --- spacing
+
+
+@pytest.mark.parametrize(
+    ("attributes", "spacing", "word"),
+    [
+        ({"PixelSpacing": [0.2, 0.1]}, (0.2, 0.1), "not corrected for projection magnification"),
+        ({"PixelSpacing": [0.2, 0.1], "PixelSpacingCalibrationType": "FIDUCIAL"}, (0.2, 0.1), "calibrated by FIDUCIAL"),
+        ({"PixelSpacing": [0, 0]}, None, "No true pixel spacing"),
+        ({"PixelSpacing": [0.1, 0]}, None, "No true pixel spacing"),
+        ({"PixelSpacing": [-0.1, 0.1]}, None, "No true pixel spacing"),
+        ({"PixelSpacing": ["nan", "nan"]}, None, "No true pixel spacing"),
+        ({"PixelSpacing": ["1e300", "1e300"]}, None, "No true pixel spacing"),
+        ({"PixelSpacing": None}, None, "No true pixel spacing"),
+        ({"PixelSpacing": "0.1"}, None, "No true pixel spacing"),
+        ({"PixelSpacing": [0.1, 0.1, 0.1]}, None, "No true pixel spacing"),
+        ({"ImagerPixelSpacing": [0.2, 0.2]}, None, "No true pixel spacing"),
+        (
+            {"ImagerPixelSpacing": [0.3, 0.15], "EstimatedRadiographicMagnificationFactor": 1.5},
+            (0.2, 0.1),
+            "divided by the magnification",
+        ),
+        (
+            {"ImagerPixelSpacing": [0.3, 0.15], "EstimatedRadiographicMagnificationFactor": 0},
+            None,
+            "No true pixel spacing",
+        ),
+        ({"Modality": "CT", "PixelSpacing": [0.5, 0.5]}, (0.5, 0.5), ""),
+    ],
+)
+def test_only_a_true_spacing_reaches_millimetres(
+    attributes: dict[str, Any], spacing: tuple[float, float] | None, word: str
+) -> None:
+    keys = {k: v for k, v in attributes.items() if v is not None}
+    with pydicom.config.disable_value_validation():
+        found, note = true_spacing_mm(image(gradient(), **keys))
+    assert found == (None if spacing is None else pytest.approx(spacing))
+    assert word in note
+    assert bool(note) == bool(word)
+
+
+def test_a_spacing_that_is_no_number_is_none(tmp_path: Path) -> None:
+    path = saved_image(tmp_path, gradient(), PixelSpacing=[0.25, 0.25])
+    raw = path.read_bytes()
+    assert raw.count(b"0.25\\0.25") == 1
+    path.write_bytes(raw.replace(b"0.25\\0.25", b"zero\\.1.2"))
+    assert read_image(path).spacing_mm is None
+
+
+# --- compression
+
+
+@pytest.mark.parametrize(
+    ("compressed", "twin"),
+    [
+        ("MR_small_RLE.dcm", "MR_small.dcm"),
+        ("MR_small_jp2klossless.dcm", "MR_small.dcm"),
+        ("MR_small_jpeg_ls_lossless.dcm", "MR_small.dcm"),
+        ("MR_small_bigendian.dcm", "MR_small.dcm"),
+        ("MR_small_implicit.dcm", "MR_small.dcm"),
+        ("MR_small_expb.dcm", "MR_small.dcm"),
+        ("RG1_J2KR.dcm", "RG1_UNCR.dcm"),
+        ("RG3_J2KR.dcm", "RG3_UNCR.dcm"),
+    ],
+)
+def test_lossless_compression_gives_the_same_picture(compressed: str, twin: str) -> None:
+    found, plain = read_image(pydicom_file(compressed)), read_image(pydicom_file(twin))
+    assert np.array_equal(found.intensity, plain.intensity)
+
+
+def of_wg04(syntax: str, name: str) -> Path:
+    path = SHARED / syntax / f"{name}_{syntax}"
+    if not path.is_file():
+        pytest.skip(f"the sample is not at {path}")
+    return path
+
+
+@pytest.mark.parametrize("syntax", ["J2KR", "JLSL", "JPLL"])
+@pytest.mark.parametrize("name", ["CT1", "CT2", "MR1", "MR3", "MR4"])
+def test_the_lossless_syntaxes_of_wg04_agree(name: str, syntax: str) -> None:
+    plain = read_image(of_wg04("RLE", name)).intensity
+    assert np.array_equal(read_image(of_wg04(syntax, name)).intensity, plain)
+
+
+@pytest.mark.parametrize(
+    ("syntax", "name"), [("J2KI", "CT1"), ("JLSN", "CT1"), ("J2KI", "MR1"), ("JLSN", "MR1"), ("JPLY", "MR1")]
+)
+def test_the_lossy_syntaxes_of_wg04_come_near(name: str, syntax: str) -> None:
+    plain = read_image(of_wg04("RLE", name)).intensity
+    assert np.abs(read_image(of_wg04(syntax, name)).intensity - plain).mean() < 0.02
+
+
+def test_lossy_radiographs_are_read() -> None:
+    for syntax in ("J2KI", "JLSN", "JPLY"):
+        assert read_image(of_wg04(syntax, "RG3")).intensity.std() > 0.05
+
+
+def test_high_throughput_jpeg_2000_is_read(tmp_path: Path) -> None:
+    openjpeg = pytest.importorskip("openjpeg")
+    dataset = image(gradient())
+    plain = read_image(saved(dataset, tmp_path / "plain.dcm")).intensity
+    syntaxes = [s for s in (HTJ2KLossless,) if hasattr(openjpeg, "encode_array")]
+    name = "HTJ2KLossless_08_RGB.dcm"
+    path = get_testdata_file(name)
+    if not path or not syntaxes:
+        pytest.skip(f"{name} is not among pydicom's files")
+    assert plain.size
+    with pytest.raises(Permanent, match="coloured"):
+        read_image(Path(str(path)))
+    from pydicom.pixels import get_decoder
+
+    array, _ = get_decoder(HTJ2KLossless).as_array(pydicom.dcmread(path))
+    assert array.std() > 1
+
+
+def test_a_deflated_file_is_read(tmp_path: Path) -> None:
+    dataset = image(gradient())
+    plain = read_image(saved(dataset, tmp_path / "plain.dcm")).intensity
+    dataset.file_meta.TransferSyntaxUID = DeflatedExplicitVRLittleEndian
+    assert np.array_equal(read_image(saved(dataset, tmp_path / "deflated.dcm")).intensity, plain)
+
+
+# --- refusals
+
+
+def refusal(path: Path) -> str:
+    with pytest.raises(Permanent) as caught:
+        read_image(path)
+    text = str(caught.value)
+    assert len(text) < 400
+    assert "\n" not in text
+    return text
+
+
+@pytest.mark.parametrize(
+    ("name", "sentence"),
+    [
+        ("waveform_ecg.dcm", "the object holds no pixel data"),
+        ("rtplan.dcm", "the object holds no pixel data"),
+        ("rtdose.dcm", "the service reads single images, this object holds 15 frames"),
+        ("SC_rgb_jpeg_dcmtk.dcm", "the service reads grey images, this one is coloured"),
+        ("examples_palette.dcm", "the service reads grey images, this one is coloured"),
+        ("rtdose_1frame.dcm", "an image of 10 x 10 pixels cannot be read"),
+        ("MR_truncated.dcm", "the pixels cannot be decoded"),
+        ("no_meta.dcm", "the file is damaged and cannot be read"),
+        ("README.txt", "the file is damaged and cannot be read"),
+    ],
+)
+def test_what_is_no_grey_image_is_refused_with_a_sentence(name: str, sentence: str) -> None:
+    assert refusal(pydicom_file(name)).startswith(sentence)
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"Rows": 60000, "Columns": 60000}, "an image of 60000 x 60000 pixels cannot be read"),
+        ({"Rows": 15}, "an image of 60 x 15 pixels cannot be read"),
+        ({"Rows": 0}, "an image of 60 x 0 pixels cannot be read"),
+        ({"Rows": 41}, "the pixels cannot be decoded"),
+        ({"PhotometricInterpretation": None}, "the service reads grey images"),
+        ({"BitsAllocated": 7}, "the pixels cannot be decoded"),
+        ({"BitsAllocated": None}, "the pixels cannot be decoded"),
+        ({"PixelData": b""}, "the pixels cannot be decoded"),
+        ({"SOPInstanceUID": None}, "the object is damaged: it has no SOP Instance UID"),
+    ],
+)
+def test_an_impossible_header_is_refused_before_decoding(
+    tmp_path: Path, changes: dict[str, Any], sentence: str
+) -> None:
+    dataset = image(gradient())
+    for keyword, given_value in changes.items():
+        if given_value is None:
+            del dataset[keyword]
+        else:
+            setattr(dataset, keyword, given_value)
+    path = tmp_path / "image.dcm"
+    dataset.save_as(path)
+    assert refusal(path).startswith(sentence)
+
+
+def test_a_wrong_transfer_syntax_is_refused(tmp_path: Path) -> None:
+    dataset = image(gradient())
+    path = saved(dataset, tmp_path / "image.dcm")
+    raw = path.read_bytes().replace(b"1.2.840.10008.1.2.1\0", b"1.2.840.10008.1.2.9\0")
+    path.write_bytes(raw)
+    assert "cannot be" in refusal(path)
+    dataset.PixelData = b"\xfe\xff\x00\xe0\x00\x00\x00\x00\xfe\xff\x00\xe0\x04\x00\x00\x00junk"
+    dataset["PixelData"].VR = "OB"
+    dataset["PixelData"].is_undefined_length = True
+    dataset.file_meta.TransferSyntaxUID = JPEGLSLossless
+    assert refusal(saved(dataset, path)).startswith("the pixels cannot be decoded (JPEG-LS Lossless")
+
+
+@pytest.mark.parametrize("stored", [0, 1000, 65535])
+def test_a_plain_image_is_refused(tmp_path: Path, stored: int) -> None:
+    assert "all pixels have the same value" in refusal(saved_image(tmp_path, np.full((50, 50), stored, "uint16")))
+
+
+def test_a_missing_file_is_no_fault_of_the_image(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError):
+        read_image(tmp_path / "gone.dcm")
+
+
+@pytest.mark.parametrize("name", ["MR_small.dcm", "MR_small_RLE.dcm", "MR_small_jp2klossless.dcm"])
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+def test_a_damaged_file_is_read_or_refused_but_never_a_crash(name: str, tmp_path: Path, data: st.DataObject) -> None:
+    raw = bytearray(pydicom_file(name).read_bytes())
+    for _ in range(data.draw(st.integers(1, 6))):
+        raw[data.draw(st.integers(128, len(raw) - 1))] = data.draw(st.integers(0, 255))
+    cut = data.draw(st.integers(0, 3))
+    path = tmp_path / "damaged.dcm"
+    path.write_bytes(raw[: len(raw) - 1000 * cut])
+    try:
+        found = read_image(path).intensity
+    except Permanent as refused:
+        assert str(refused)
+    else:
+        assert np.isfinite(found).all()
