@@ -30,15 +30,17 @@ debian_packages() {
         become=sudo
     fi
     echo "Installing Debian packages:$missing"
+    local log
+    log=$(mktemp)
     # shellcheck disable=SC2086  # words on purpose
     if ! { $become apt-get update -qq && $become env DEBIAN_FRONTEND=noninteractive \
-        apt-get install -qq -y --no-install-recommends $missing </dev/null; } >/tmp/pacsnode-apt.$$ 2>&1; then
-        tail -n 15 "/tmp/pacsnode-apt.$$" >&2
-        rm -f "/tmp/pacsnode-apt.$$"
+        apt-get install -qq -y --no-install-recommends $missing; } </dev/null >"$log" 2>&1; then
+        tail -n 15 "$log" >&2
+        rm -f "$log"
         echo "apt could not install:$missing" >&2
         return 1
     fi
-    rm -f "/tmp/pacsnode-apt.$$"
+    rm -f "$log"
 }
 
 # find_python: print a Python of 3.11 or newer that can make virtual environments.
@@ -94,9 +96,12 @@ install_torch() {
             pip_install --no-deps "torch==$offered"
             ;;
         *)
+            local index=${PACSNODE_TORCH_INDEX:-https://download.pytorch.org/whl/cpu}
             echo "Installing torch $version, CPU build (about 200 MB)"
-            pip_install --no-deps --index-url "${PACSNODE_TORCH_INDEX:-https://download.pytorch.org/whl/cpu}" \
-                "torch==$version"
+            pip_install --no-deps --index-url "$index" "torch==$version" || {
+                echo "Set PACSNODE_TORCH_INDEX to a package index that has the CPU build of torch; $index did not" >&2
+                return 1
+            }
             ;;
     esac
 }

@@ -1,6 +1,6 @@
 """Train the chest X-ray bundle: films with masks in, a state dict out.
 
-    python scripts/train/chest_xray.py --data shared/data/chest_seg --seed 0 --out model.pt
+    python scripts/train/chest_xray.py --data DATA --seed 0 --out model.pt
 
 Network and preprocessing are the bundle's own (models/chest-xray/configs/inference.yaml). The films named in
 held_out.txt are never read here: a fixed part of the other films is the validation split, by which every choice

@@ -1,6 +1,6 @@
 """Score the chest X-ray bundle on the held-out films: weights in, a table and the model card's numbers out.
 
-    python scripts/train/evaluate_chest_xray.py --data shared/data/chest_seg --weights seed0.pt seed1.pt seed2.pt
+    python scripts/train/evaluate_chest_xray.py --data DATA --weights seed0.pt seed1.pt seed2.pt
 
 One of the weights must be the bundle's own (models/model.pt, byte for byte). Rewrites the part of docs/README.md
 between the markers, and `quality` and `sha256` in pipeline.yaml. It chooses nothing: that was done on the

@@ -245,6 +245,13 @@ def test_a_rhythm_without_qrs_complexes_is_refused_and_not_called_normal(workflo
         run(workflow, np.stack([np.sin(2 * np.pi * 5 * t), np.cos(2 * np.pi * 5 * t)]), ["I", "II"])
 
 
+def test_an_ecg_of_absurd_size_is_refused_before_it_is_worked_on(workflow: Any) -> None:
+    with pytest.raises(ValueError, match="too long"):
+        run(workflow, np.broadcast_to(np.float32(0), (12, 2_000_000)), ["lead"] * 12, 1000.0)
+    with pytest.raises(ValueError, match="at most 60 min"):
+        run(workflow, np.zeros((1, 400_000)), ["I"], 100.0)
+
+
 def test_a_wrong_number_of_lead_names_is_refused(workflow: Any) -> None:
     with pytest.raises(ValueError, match="number of leads"):
         run(workflow, draw(steady(70)), ["I"])

@@ -16,6 +16,9 @@ Array = NDArray[np.float64]
 
 SHORTEST_S = 5.0
 LONGEST_S = 3600.0
+MOST_VALUES = 12_000_000
+"""Leads times samples: 12 leads at 1000 Hz for 16 minutes; keeps the working memory below 1 GB."""
+
 LOWEST_SAMPLING_HZ = 100.0
 WORKING_HZ = 500.0
 """Faster recordings are decimated to between this and twice this: AHA/ACC/HRS 2007 ask for 500 Hz."""
@@ -58,6 +61,8 @@ def check(millivolts: NDArray[np.floating], leads: Sequence[str], sampling_hz: f
         raise ValueError(f"The ECG lasts {seconds:.1f} s; at least 5 s are needed.")
     if seconds > LONGEST_S:
         raise ValueError(f"The ECG lasts {seconds / 60:.0f} min; this service takes at most 60 min.")
+    if millivolts.size > MOST_VALUES:
+        raise ValueError("The ECG is too long for its number of leads and its sampling rate; send a part of it.")
     step = max(1, int(sampling_hz // WORKING_HZ))
     finite = np.isfinite(millivolts).all(axis=1) & (np.abs(np.nan_to_num(millivolts)).max(axis=1) < 1e4)
     traces = _without_wander(np.where(finite[:, None], millivolts, 0.0).astype(np.float64), sampling_hz, step)

@@ -19,6 +19,7 @@ NOISY_CORRELATION = 0.7
 """White and brown noise gave contrast 3.4 to 6.1 and correlation up to 0.6; see the model card."""
 
 SHORT_S = 60.0
+FEW_USUAL = 0.5
 
 
 class EcgWorkflow(BundleWorkflow):
@@ -84,7 +85,7 @@ def analyse(millivolts: Any, leads: list[str], sampling_hz: float) -> Analysis:
         findings=rhythm.findings(seen),
         beats=[int(sample) * recording.step for sample in shapes.samples],
         wide=[False] * len(shapes.samples) if wide is None else wide.tolist(),
-        notes=_notes(recording),
+        notes=_notes(recording, shapes),
     )
 
 
@@ -94,8 +95,13 @@ _UNREADABLE = (
 )
 
 
-def _notes(recording: signals.Recording) -> list[str]:
+def _notes(recording: signals.Recording, shapes: morphology.Shapes) -> list[str]:
     notes = list(recording.notes)
+    if float(shapes.usual.mean()) < FEW_USUAL:
+        notes.append(
+            "Fewer than half of the beats look alike: many ectopic beats, ventricular tachycardia or flutter, and strong "
+            "noise cannot be told apart here. Beats and rate may be wrong."
+        )
     if recording.duration_s < SHORT_S:
         notes.append(
             f"{recording.duration_s:.0f} s are short: SDNN and RMSSD are not comparable with longer recordings, "
