@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -12,8 +13,6 @@ from pacsnode.settings import Settings, load
 
 @pytest.fixture(autouse=True)
 def clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    import os
-
     for name in [name for name in os.environ if name.startswith("PACSNODE_")]:
         monkeypatch.delenv(name)
     monkeypatch.chdir(tmp_path)
@@ -40,7 +39,7 @@ def clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
         ("MAXIMUM_ASSOCIATIONS", "0", "greater than or equal to 1"),
         ("ASSOCIATION_IDLE_S", "0", "greater than 0"),
         ("ASSOCIATION_IDLE_S", "inf", "less than or equal to 86400"),
-        ("ASSOCIATION_IDLE_S", "nan", "greater than 0"),
+        ("ASSOCIATION_IDLE_S", "nan", "less than or equal to 86400"),
         ("MINIMUM_FREE_MB", "0", "greater than or equal to 1"),
         ("DEVICE", "gpu", "'auto', 'cpu' or 'cuda'"),
         ("COMPUTE_THREADS", "-2", "greater than or equal to 0"),

@@ -83,7 +83,7 @@ def read_dataset(path: Path, *, with_pixels: bool = True) -> Dataset:
         except DAMAGED as error:
             if isinstance(error, OSError) and error.errno is not None:
                 raise  # the disk, not the data
-            raise Permanent(f"the file is damaged and cannot be read: {first_line(error)}") from error
+            raise Permanent(f"the file is damaged and cannot be read: {one_line(error)}") from error
     if not value(dataset, "SOPInstanceUID"):
         raise Permanent("the object is damaged: it has no SOP Instance UID")
     return dataset
@@ -107,7 +107,7 @@ def decode(dataset: Dataset) -> NDArray[np.float32]:
         try:
             pixels = np.asarray(dataset.pixel_array)
         except DAMAGED as error:
-            raise Permanent(f"the pixels cannot be decoded ({_syntax(dataset)}): {first_line(error)}") from error
+            raise Permanent(f"the pixels cannot be decoded ({_syntax(dataset)}): {one_line(error)}") from error
     if pixels.shape != (dataset.Rows, dataset.Columns):
         raise Permanent(f"the pixels have shape {pixels.shape}, the header says {dataset.Rows} rows")
     return pixels.astype(np.float32)
@@ -133,9 +133,9 @@ def is_falling(dataset: Dataset) -> bool:
     return isinstance(slope, float | int) and slope < 0
 
 
-def first_line(error: Exception) -> str:
+def one_line(error: Exception) -> str:
     """What an exception says, for a reason: one line, cut; its class where it says nothing."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
+    return " ".join(str(error).split())[:300] or type(error).__name__
 
 
 def scale(stored: NDArray[np.float32]) -> NDArray[np.float32]:

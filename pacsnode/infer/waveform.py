@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 
 from pacsnode.errors import Permanent
-from pacsnode.infer.pixels import DAMAGED, first_line, read_dataset
+from pacsnode.infer.pixels import DAMAGED, one_line, read_dataset
 
 MAXIMUM_SAMPLES = 100_000_000
 MAXIMUM_SAMPLING_HZ = 1e6
@@ -42,7 +42,7 @@ def read_waveform(path: Path) -> Waveform:
     try:
         return _read(dataset)
     except DAMAGED as error:
-        raise Permanent(f"the waveform cannot be decoded: {first_line(error)}") from error
+        raise Permanent(f"the waveform cannot be decoded: {one_line(error)}") from error
 
 
 def _read(dataset: Dataset) -> Waveform:

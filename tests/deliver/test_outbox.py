@@ -143,8 +143,8 @@ def test_many_threads_and_a_second_process_worth_of_outbox_lose_nothing(
     other = Outbox(settings.node_db, 0)
 
     def drain(number: int) -> None:
-        while due := outbox.due(f"peer-{number}"):
-            for one in due:
+        while outbox.next_due_utc_us(f"peer-{number}") is not None:
+            for one in outbox.due(f"peer-{number}"):
                 outbox.sent(one, 0)
 
     def retry(_: int) -> None:

@@ -1,4 +1,4 @@
-"""Bundles and images made for tests: a threshold as a network (1 x 1 convolution), a workflow that says what it is told."""
+"""Bundles and images made for tests: a threshold as a network (1 x 1 convolution), a workflow that says as told."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def pipeline(**changes: Any) -> dict[str, Any]:
         "accepts": {"Modality": {"in": ["CR", "DX"]}},
         "limits": {"time_s": 60, "memory_mb": 3000},
         "network": {"weights": "models/model.pt", "sha256": "0" * 64},
-        "card": {k: "For tests." for k in ("method", "training_data", "quality", "intended_use", "licence")},
+        "card": dict.fromkeys(("method", "training_data", "quality", "intended_use", "licence"), "For tests."),
         "segments": [segment()],
         "measurements": [{"method": "area", "of": [1], "name": AREA}],
     }
@@ -76,7 +76,7 @@ def network_bundle(
     models: Path,
     *,
     dimensions: int = 2,
-    threshold: float = 0.5,
+    threshold: float = 0.49,
     before: list[dict[str, Any]] | None = None,
     after: list[dict[str, Any]] | None = None,
     **changes: Any,

@@ -31,7 +31,9 @@ def position_mm(slice_: float, row: float, column: float) -> NDArray[np.float64]
     """Where a voxel's centre lies in the patient (LPS)."""
     across, down, normal = turned()
     between, row_mm, column_mm = SPACING_MM
-    found: NDArray[np.float64] = ORIGIN_MM + normal * slice_ * between + down * row * row_mm + across * column * column_mm
+    found: NDArray[np.float64] = (
+        ORIGIN_MM + normal * slice_ * between + down * row * row_mm + across * column * column_mm
+    )
     return found
 
 

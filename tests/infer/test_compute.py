@@ -19,7 +19,7 @@ from pacsnode.infer.compute import ComputeKeeper, Message
 
 ROOT = Path(__file__).resolve().parents[2]
 
-OPERATIONS = '''
+OPERATIONS = """
 import os, subprocess, sys, threading, time
 from pathlib import Path
 from pacsnode.errors import ConfigError, Permanent, Transient
@@ -117,7 +117,7 @@ def count(request):
     return {}
 
 compute.serve({name: made for name, made in list(globals().items()) if callable(made) and name.islower()})
-'''
+"""
 
 
 @pytest.fixture(scope="module")
@@ -138,7 +138,9 @@ def environment() -> dict[str, str]:
     return dict(os.environ) | {"PYTHONPATH": str(ROOT)}
 
 
-def call(keeper: ComputeKeeper, operation: str, *, time_limit_s: float = 30.0, mb: int = 2000, **request: str) -> Message:
+def call(
+    keeper: ComputeKeeper, operation: str, *, time_limit_s: float = 30.0, mb: int = 2000, **request: str
+) -> Message:
     return keeper.call(operation, dict(request), time_limit_s=time_limit_s, memory_limit_mb=mb)
 
 

@@ -7,12 +7,14 @@ from typing import Any
 
 import numpy as np
 import pydicom
+import pydicom.config
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from pydicom.data import get_testdata_file
-from pydicom.uid import DeflatedExplicitVRLittleEndian, HTJ2KLossless, JPEGLSLossless
+from pydicom.pixels import get_decoder
+from pydicom.uid import DeflatedExplicitVRLittleEndian, HTJ2KLossless, JPEG2000Lossless, JPEGLSLossless
 
 from pacsnode.errors import Permanent
 from pacsnode.infer.pixels import read_image, true_spacing_mm
@@ -176,35 +178,34 @@ def test_the_lossless_syntaxes_of_wg04_agree(name: str, syntax: str) -> None:
     assert np.array_equal(read_image(of_wg04(syntax, name)).intensity, plain)
 
 
-@pytest.mark.parametrize(
-    ("syntax", "name"), [("J2KI", "CT1"), ("JLSN", "CT1"), ("J2KI", "MR1"), ("JLSN", "MR1"), ("JPLY", "MR1")]
-)
+@pytest.mark.parametrize(("syntax", "name"), [("J2KI", "CT1"), ("JLSN", "CT1"), ("J2KI", "MR1"), ("JLSN", "MR1")])
 def test_the_lossy_syntaxes_of_wg04_come_near(name: str, syntax: str) -> None:
     plain = read_image(of_wg04("RLE", name)).intensity
     assert np.abs(read_image(of_wg04(syntax, name)).intensity - plain).mean() < 0.02
 
 
-def test_lossy_radiographs_are_read() -> None:
-    for syntax in ("J2KI", "JLSN", "JPLY"):
-        assert read_image(of_wg04(syntax, "RG3")).intensity.std() > 0.05
+@pytest.mark.parametrize("syntax", ["J2KI", "JLSN"])
+def test_lossy_radiographs_are_read(syntax: str) -> None:
+    assert read_image(of_wg04(syntax, "RG3")).intensity.std() > 0.05
 
 
-def test_high_throughput_jpeg_2000_is_read(tmp_path: Path) -> None:
-    openjpeg = pytest.importorskip("openjpeg")
+def test_lossy_jpeg_of_twelve_bits_has_no_free_decoder_and_says_so() -> None:
+    """JPEG Extended with 8 bits is read; with 12 bits neither GDCM nor Pillow decodes it through pydicom."""
+    reason = refusal(of_wg04("JPLY", "RG3"))
+    assert reason.startswith("the pixels cannot be decoded (JPEG Extended (Process 2 and 4)): ")
+    assert "12-bit precision" in reason
+
+
+def test_the_decoder_of_high_throughput_jpeg_2000_is_there(tmp_path: Path) -> None:
+    """OpenJPEG reads both kinds of code block; it writes only the older one, which stands in for the other here."""
+    decoder = get_decoder(HTJ2KLossless)
+    if not decoder.is_available:
+        pytest.skip(f"HTJ2K cannot be decoded here: {'; '.join(decoder.missing_dependencies)}")
     dataset = image(gradient())
     plain = read_image(saved(dataset, tmp_path / "plain.dcm")).intensity
-    syntaxes = [s for s in (HTJ2KLossless,) if hasattr(openjpeg, "encode_array")]
-    name = "HTJ2KLossless_08_RGB.dcm"
-    path = get_testdata_file(name)
-    if not path or not syntaxes:
-        pytest.skip(f"{name} is not among pydicom's files")
-    assert plain.size
-    with pytest.raises(Permanent, match="coloured"):
-        read_image(Path(str(path)))
-    from pydicom.pixels import get_decoder
-
-    array, _ = get_decoder(HTJ2KLossless).as_array(pydicom.dcmread(path))
-    assert array.std() > 1
+    dataset.compress(JPEG2000Lossless, generate_instance_uid=False)
+    dataset.file_meta.TransferSyntaxUID = HTJ2KLossless
+    assert np.array_equal(read_image(saved(dataset, tmp_path / "htj2k.dcm")).intensity, plain)
 
 
 def test_a_deflated_file_is_read(tmp_path: Path) -> None:
@@ -262,11 +263,11 @@ def test_an_impossible_header_is_refused_before_decoding(
     tmp_path: Path, changes: dict[str, Any], sentence: str
 ) -> None:
     dataset = image(gradient())
-    for keyword, given_value in changes.items():
-        if given_value is None:
+    for keyword, new in changes.items():
+        if new is None:
             del dataset[keyword]
         else:
-            setattr(dataset, keyword, given_value)
+            setattr(dataset, keyword, new)
     path = tmp_path / "image.dcm"
     dataset.save_as(path)
     assert refusal(path).startswith(sentence)
@@ -296,7 +297,7 @@ def test_a_missing_file_is_no_fault_of_the_image(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["MR_small.dcm", "MR_small_RLE.dcm", "MR_small_jp2klossless.dcm"])
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_a_damaged_file_is_read_or_refused_but_never_a_crash(name: str, tmp_path: Path, data: st.DataObject) -> None:
     raw = bytearray(pydicom_file(name).read_bytes())

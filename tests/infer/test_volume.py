@@ -127,7 +127,7 @@ def test_rounded_positions_are_taken(tmp_path: Path) -> None:
 
 def test_two_phases_in_one_series_are_refused(tmp_path: Path) -> None:
     files = write_series(tmp_path / "arterial") + write_series(tmp_path / "venous")
-    with pytest.raises(Permanent, match="several images lie at the same position .*more than one phase"):
+    with pytest.raises(Permanent, match=r"several images lie at the same position .*more than one phase"):
         read_volume(files)
 
 

@@ -99,8 +99,8 @@ def _notes(recording: signals.Recording, shapes: morphology.Shapes) -> list[str]
     notes = list(recording.notes)
     if float(shapes.usual.mean()) < FEW_USUAL:
         notes.append(
-            "Fewer than half of the beats look alike: many ectopic beats, ventricular tachycardia or flutter, and strong "
-            "noise cannot be told apart here. Beats and rate may be wrong."
+            "Fewer than half of the beats look alike: many ectopic beats, ventricular tachycardia or flutter, and "
+            "strong noise cannot be told apart here. Beats and rate may be wrong."
         )
     if recording.duration_s < SHORT_S:
         notes.append(
