@@ -8,7 +8,9 @@ from typing import Any, Literal
 
 from pacsnode.database import utc_us
 
-Event = Literal["decided", "case opened", "case done", "case parked", "case retried", "owed", "delivered", "parked"]
+Event = Literal[
+    "decided", "case opened", "case done", "case parked", "case retried", "owed", "delivered", "parked", "retried"
+]
 
 
 def record(connection: sqlite3.Connection, event: Event, *, study: str = "", case: str = "", **detail: Any) -> None:

@@ -8,27 +8,36 @@ import shutil
 import sqlite3
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
 from typing import Literal
 
 from pacsnode import database, schema
+from pacsnode.archive import quarantine, refusals
 from pacsnode.archive.cases import Cases
 from pacsnode.archive.index import Index
 from pacsnode.deliver.outbox import Outbox
+from pacsnode.dimse import tls
 from pacsnode.dimse.association import ECHO_CONTEXT, Association, Timeouts
 from pacsnode.errors import ConfigError, PacsnodeError, Permanent, Transient
+from pacsnode.owing import Site
 from pacsnode.route.rules import check_examples
 from pacsnode.settings import Settings
 from pacsnode.work import load_site
-from pacsnode.workflow import Site
 
 Level = Literal["ok", "warning", "wrong"]
 ECHO_TIMEOUTS = Timeouts(connect_s=3.0, acse_s=5.0, pdu_s=5.0, dimse_s=5.0)
+EXPIRY_WARNING_DAYS = 30
 TIME_ERROR = 5
 """adjtimex(2): the clock is not synchronised."""
 
-DECODERS = {
-    "JPEG, JPEG lossless, JPEG-LS, JPEG 2000": "gdcm",
-    "HTJ2K": "openjpeg",
+SYNTAXES = {
+    "JPEG": "1.2.840.10008.1.2.4.50",
+    "JPEG lossless": "1.2.840.10008.1.2.4.70",
+    "JPEG-LS": "1.2.840.10008.1.2.4.80",
+    "JPEG 2000": "1.2.840.10008.1.2.4.90",
+    "HTJ2K": "1.2.840.10008.1.2.4.201",
+    "RLE": "1.2.840.10008.1.2.5",
 }
 
 
@@ -74,9 +83,11 @@ def examine(settings: Settings) -> Iterator[Check]:
     yield from _guarded("torch", _torch)
     yield from _guarded("codecs", _codecs)
     yield from _guarded("clock", lambda: _clock(settings))
+    yield from _guarded("TLS", lambda: _tls(settings))
     for site in sites:
         yield from _guarded("peers", lambda site=site: _peers(settings, site))  # type: ignore[misc]
     if settings.index_db.exists() and settings.node_db.exists():
+        yield from _guarded("callers", lambda: _callers(settings))
         yield from _guarded("studies", lambda: _studies(settings))
 
 
@@ -142,11 +153,14 @@ def _torch() -> Iterator[Check]:
 
 
 def _codecs() -> Iterator[Check]:
-    missing = [what for what, module in DECODERS.items() if importlib.util.find_spec(module) is None]
+    from pydicom.pixels import get_decoder
+    from pydicom.uid import UID
+
+    missing = [name for name, uid in SYNTAXES.items() if not get_decoder(UID(uid)).is_available]
     if missing:
-        yield Check("codecs", "warning", f"cannot decode {'; '.join(missing)}", "install pacsnode's dependencies again")
+        yield Check("codecs", "warning", f"cannot decode {', '.join(missing)}", "install pacsnode's dependencies again")
     else:
-        yield Check("codecs", "ok", "decoders for " + "; ".join(DECODERS))
+        yield Check("codecs", "ok", "decoders for " + ", ".join(SYNTAXES))
 
 
 def _clock(settings: Settings) -> Iterator[Check]:
@@ -163,16 +177,63 @@ def _clock(settings: Settings) -> Iterator[Check]:
         yield Check("clock", "ok", f"synchronised; time zone {settings.timezone}")
 
 
+def _tls(settings: Settings) -> Iterator[Check]:
+    credentials = tls.credentials(settings)
+    for path in (credentials.certificate, credentials.authorities):
+        if path is not None:
+            yield _expiry(path)
+    if credentials.certificate is None:
+        yield Check("TLS", "ok", "off: DICOM is received in clear text alone")
+    else:
+        credentials.server_context(settings.tls_client_certificate)  # raises what is wrong with the files
+        asked = f"peers' certificates {settings.tls_client_certificate}"
+        yield Check("TLS", "ok", f"received on port {settings.tls_port}, {asked}")
+
+
+def _expiry(path: Path) -> Check:
+    until = tls.valid_until(path)
+    days = (until - datetime.now(UTC)).days
+    told, todo = f"{path} ends on {until:%Y-%m-%d}", "put the renewed one in its place; a running node takes it over"
+    if days < 0:
+        return Check("certificate", "wrong", f"{told}: it has ended, peers refuse it", todo)
+    level: Level = "warning" if days < EXPIRY_WARNING_DAYS else "ok"
+    return Check("certificate", level, f"{told}, in {days} days", todo if level == "warning" else "")
+
+
+def _callers(settings: Settings) -> Iterator[Check]:
+    listed = refusals.listing(settings.index_db)
+    times = sum(line.count for line in listed)
+    kept = quarantine.count(settings.index_db)
+    if kept:
+        todo = "see `pacsnode peers refused`; `pacsnode peers allow NAME` takes them in"
+        yield Check("quarantine", "warning", f"{kept} objects of unknown callers, not routed", todo)
+    if listed:
+        yield Check(
+            "callers",
+            "warning",
+            f"{len({line.refusal.address for line in listed})} addresses were turned away, {times} times in all",
+            "see `pacsnode peers refused`",
+        )
+    else:
+        yield Check("callers", "ok", "nobody was turned away")
+
+
 def _peers(settings: Settings, site: Site) -> Iterator[Check]:
     for name, peer in site.rules.peers.peers.items():
         if peer.port is None:
             continue
         try:
             with Association.request(
-                str(peer.host), peer.port, settings.ae_title, peer.ae_title, [ECHO_CONTEXT], ECHO_TIMEOUTS
+                peer.host,
+                peer.port,
+                settings.ae_title,
+                peer.ae_title,
+                [ECHO_CONTEXT],
+                ECHO_TIMEOUTS,
+                tls=tls.credentials(settings).toward(peer),
             ) as association:
                 status = association.echo()
-        except (Transient, Permanent) as error:
+        except (Transient, Permanent, ConfigError) as error:
             yield Check("peer " + name, "warning", str(error), "ask its operator, or correct host, port and AE title")
             continue
         yield Check("peer " + name, "ok" if status.is_success else "warning", f"answers C-ECHO with {status}")

@@ -39,9 +39,11 @@ class Step:
 
 
 class Engine:
-    """Runs cases of one process. `failed(key, reason)` is called once a case cannot go on."""
+    """Runs cases of one process. `failed(key, attempt, reason)` is called once a case cannot go on."""
 
-    def __init__(self, url: str, executor_id: str, steps: Sequence[Step], failed: Callable[[str, str], None]) -> None:
+    def __init__(
+        self, url: str, executor_id: str, steps: Sequence[Step], failed: Callable[[str, int, str], None]
+    ) -> None:
         if url.startswith("sqlite:///"):
             _use_wal(Path(url.removeprefix("sqlite:///")))
         config: DBOSConfig = {
@@ -62,14 +64,14 @@ class Engine:
                 for step in steps:
                     _run_durably(step, key)
             except dbos_error.DBOSMaxStepRetriesExceeded as error:
-                _park(key, str(error.errors[-1]) if error.errors else str(error))
+                _park(key, attempt, str(error.errors[-1]) if error.errors else str(error))
             except dbos_error.DBOSException:
                 raise
             except Exception as error:  # noqa: BLE001  # the engine's step edge: it becomes the case's reason
-                _park(key, str(error) or type(error).__name__)
+                _park(key, attempt, str(error) or type(error).__name__)
 
-        def _park(key: str, reason: str) -> None:
-            _run_durably(Step("park", lambda k: failed(k, reason)), key)
+        def _park(key: str, attempt: int, reason: str) -> None:
+            _run_durably(Step("park", lambda k: failed(k, attempt, reason)), key)
 
         self._case = case
 

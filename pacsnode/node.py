@@ -9,17 +9,20 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 
-from pacsnode import __version__, database, peers, schema
+from pacsnode import __version__, database, schema
 from pacsnode.archive.recovery import recover
+from pacsnode.archive.refusals import Refusals
 from pacsnode.archive.store import Archive
+from pacsnode.dimse import tls
+from pacsnode.dimse.tls import Incoming
 from pacsnode.doorbell import Bell
-from pacsnode.errors import ConfigError
 from pacsnode.handover import NodeIdentity, Stored, StoreRequest
-from pacsnode.receive.admission import Admitted, Refused
+from pacsnode.receive import committing
 from pacsnode.receive.protocol import TimeLimits
-from pacsnode.receive.server import ListenOptions, Server
+from pacsnode.receive.server import ListenOptions, Server, TlsPort
+from pacsnode.receive.site import SiteAdmission
 from pacsnode.settings import Settings
 from pacsnode.supervise import Supervisor, notify, watchdog_interval_s
 from pacsnode.telemetry import Log
@@ -29,60 +32,64 @@ log = Log(__name__)
 STOP_GRACE_S = 10.0
 
 
-class SiteAdmission:
-    """Who may associate: the peers of the rules file. `reload` swaps them whole; a bad file changes nothing."""
-
-    def __init__(self, settings: Settings) -> None:
-        self._settings = settings
-        self._peers = peers.load(settings.rules)
-
-    def reload(self) -> None:
-        """Read the peers again."""
-        try:
-            self._peers = peers.load(self._settings.rules)
-            log.info("peers reloaded")
-        except ConfigError as error:
-            log.error("rules file not taken over; the last good one stays", problem=str(error))
-
-    def admit(self, calling_ae_title: str, called_ae_title: str, address: str) -> Admitted:
-        """By called AE title, calling AE title and address (PS3.8 9.3.4)."""
-        if called_ae_title.strip() != self._settings.ae_title:
-            raise Refused.called_ae_title(f"called {called_ae_title.strip()}, but this is {self._settings.ae_title}")
-        peer = self._peers.find(calling_ae_title, address)
-        if peer is None:
-            raise Refused.calling_ae_title(
-                f"no peer has AE title {calling_ae_title.strip()} and address {address}; enter it under `peers:`"
-            )
-        return Admitted(peer.name, peer.issuer, frozenset(peer.may))
-
-
 def run_scp(settings: Settings) -> None:
     """Receive until SIGTERM."""
     schema.prepare_home(settings)
     schema.check(settings)
-    admission = SiteAdmission(settings)
     busy = f"another pacsnode scp runs on {settings.home}; stop it first"
-    with database.locked(settings.home / "scp.lock", wait=False, busy=busy), _signals(admission.reload) as stop:
-        bell = Bell(settings.doorbell)
-        archive = Archive(
-            settings.files, settings.index_db, "scp", minimum_free_mb=settings.minimum_free_mb, on_rows=bell.ring
+    with (
+        database.locked(settings.home / "scp.lock", wait=False, busy=busy),
+        closing(Refusals(settings.index_db)) as refusals,
+    ):
+        admission, incoming = SiteAdmission(settings, refusals), _incoming(settings)
+        with _signals(lambda: _reload(admission, incoming)) as stop:
+            _receive(settings, admission, incoming, stop)
+
+
+def _incoming(settings: Settings) -> Incoming | None:
+    """What TLS is accepted with; None where it is off."""
+    if settings.tls_certificate is None:
+        return None
+    return Incoming(tls.credentials(settings), settings.tls_client_certificate)
+
+
+def _reload(admission: SiteAdmission, incoming: Incoming | None) -> None:
+    admission.reload()
+    if incoming is not None:
+        incoming.reload()
+
+
+def _receive(settings: Settings, admission: SiteAdmission, incoming: Incoming | None, stop: threading.Event) -> None:
+    bell = Bell(settings.doorbell)
+    archive = Archive(
+        settings.files, settings.index_db, "scp", minimum_free_mb=settings.minimum_free_mb, on_rows=bell.ring
+    )
+    try:
+        recover(archive, settings.index_db)
+        options = ListenOptions(
+            settings.dicom_host,
+            settings.dicom_port,
+            settings.maximum_associations,
+            limits=TimeLimits(idle_s=settings.association_idle_s),
+            tls=None if incoming is None else TlsPort(settings.tls_port, incoming.context),
         )
-        try:
-            recover(archive, settings.index_db)
-            options = ListenOptions(
-                settings.dicom_host,
-                settings.dicom_port,
-                settings.maximum_associations,
-                limits=TimeLimits(idle_s=settings.association_idle_s),
+        with (
+            committing.notices(settings, lambda: admission.peers) as notices,
+            Server(options, admission, archive, _log_stored, notices) as server,
+        ):
+            log.info(
+                "receiving",
+                ae_title=settings.ae_title,
+                host=settings.dicom_host,
+                port=server.port,
+                tls_port=server.tls_port,
             )
-            with Server(options, admission, archive, _log_stored) as server:
-                log.info("receiving", ae_title=settings.ae_title, host=settings.dicom_host, port=server.port)
-                notify("READY=1")
-                _wait(stop)
-                notify("STOPPING=1")
-        finally:
-            archive.close()
-            bell.close()
+            notify("READY=1")
+            _wait(stop)
+            notify("STOPPING=1")
+    finally:
+        archive.close()
+        bell.close()
 
 
 def _log_stored(request: StoreRequest, stored: Stored) -> None:
@@ -132,5 +139,5 @@ def _signals(reload: Callable[[], None]) -> Iterator[threading.Event]:
 
 def _wait(stop: threading.Event) -> None:
     interval_s = watchdog_interval_s()
-    while not stop.wait(interval_s):
+    while not stop.wait(min(interval_s or 1.0, 1.0)):  # a signal that another thread got does not wake this one
         notify("WATCHDOG=1")

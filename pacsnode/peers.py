@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BeforeValidator, ConfigDict, Field, StringConstraints, field_validator
+from pydantic import BeforeValidator, ConfigDict, Field, StringConstraints, ValidationInfo, field_validator
 
 from pacsnode import yamlfile
 from pacsnode.handover import RESULT_KINDS, ResultKind
@@ -25,6 +25,8 @@ from pacsnode.yamlfile import IMPLIED, Items, Loc, Problem, Record, nearest, wro
 SENDER = "sender"
 """In `send_to`: the peer that sent the case's first selected instance."""
 ANY_AE_TITLE = "*"
+QUARANTINE = "quarantine"
+"""The peer of what unknown callers sent (PACSNODE_UNKNOWN_CALLERS); no peer of the file has this name."""
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
@@ -47,6 +49,9 @@ class Peer(Record):
     accepts: Items[ResultKind] = RESULT_KINDS
     investigational: bool = False
     reply_to: str | None = None
+    tls: bool = False
+    certificate: Annotated[str, StringConstraints(min_length=1, max_length=95)] | None = None
+    associations: int | None = Field(default=None, ge=1, le=2000)
 
     @field_validator("ae_title")
     @classmethod
@@ -71,6 +76,13 @@ class Peer(Record):
             forms = "an address (192.0.2.5), a network (192.0.2.0/24) or a name (pacs.example.org)"
             raise wrong("host", f"expected {forms}, found {given[:60]!r}") from None
         raise wrong("host", f"{given} is one machine in a network; did you mean {meant}?")
+
+    @field_validator("certificate")
+    @classmethod
+    def _certificate(cls, given: str | None, others: ValidationInfo) -> str | None:
+        if given is not None and not others.data.get("tls"):
+            raise wrong("no-tls", "a certificate is shown over TLS alone; add tls: true")
+        return given
 
     @property
     def obstacle(self) -> str:
@@ -147,9 +159,16 @@ class Directory:
 
     def find(self, calling_ae_title: str, address: str) -> Peer | None:
         """The peer that calls: AE title and address both match. An AE title before `*`, then the smaller network."""
+        return next(iter(self.matching(calling_ae_title, address)), None)
+
+    def matching(self, calling_ae_title: str, address: str) -> list[Peer]:
+        """Every peer that matches as well as the best one: several where their certificates tell them apart.
+
+        Never a wider one beside them: who fails at the certificate of one entry is not to slip in by another.
+        """
         title, source = calling_ae_title.strip(" \0"), address_of(address)
         if source is None:
-            return None
+            return []
         matching: list[tuple[bool, int, Peer]] = []
         for peer in self.peers.values():
             if peer.ae_title not in (title, ANY_AE_TITLE):
@@ -160,7 +179,8 @@ class Directory:
                 matching.append((peer.ae_title == ANY_AE_TITLE, wide, peer))
             elif network is None and source in self.resolve(peer.host):
                 matching.append((peer.ae_title == ANY_AE_TITLE, 0, peer))
-        return min(matching, key=lambda found: found[:2])[2] if matching else None
+        best = min((found[:2] for found in matching), default=None)
+        return [peer for *rank, peer in matching if tuple(rank) == best]
 
     def destination(self, name: str, sender: str) -> Peer | None:
         """The peer that a word of `send_to` means for a case whose images came from the peer `sender`."""
@@ -185,10 +205,9 @@ def mistakes(peers: Mapping[str, Peer]) -> list[Problem]:
     first_of: dict[object, str] = {}
     for name, peer in peers.items():
         here: Loc = ("peers", name)
-        if name == SENDER or not fold(name) or len(name) > 64:
-            problems.append(
-                Problem(here, f"a peer cannot be called {name[:64]!r}; 1 to 64 letters, not `sender`", "name", at="key")
-            )
+        if fold(name) in ("", SENDER, QUARANTINE) or len(name) > 64:
+            told = f"a peer cannot be called {name[:64]!r}; 1 to 64 letters, not `{SENDER}`, not `{QUARANTINE}`"
+            problems.append(Problem(here, told, "name", at="key"))
         twin = first_of.setdefault(fold(name), name)
         if twin != name:  # conditions compare folded text, so `peer: xray-1` would hold for both
             problems.append(
@@ -196,7 +215,11 @@ def mistakes(peers: Mapping[str, Peer]) -> list[Problem]:
                     here, f"{name} and {twin} differ only in punctuation or case; rename one", "same-name", at="key"
                 )
             )
-        twin = first_of.setdefault((peer.ae_title, network_of(peer.host) or peer.host.casefold()), name)
+        place = peer.ae_title, network_of(peer.host) or peer.host.casefold()
+        twin = first_of.setdefault((*place, peer.certificate), name)
+        beside = peers[first_of.setdefault(place, name)]
+        if twin == name and beside is not peer and not (beside.certificate and peer.certificate):
+            twin = beside.name
         if twin != name:
             problems.append(
                 Problem(

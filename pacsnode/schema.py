@@ -81,6 +81,74 @@ def index_0001(db: Database) -> None:
     """)
 
 
+@index()
+def index_0002(db: Database) -> None:
+    """Storage commitment requests until their result is told, and what modalities told of their procedure steps."""
+    db.executescript("""
+    CREATE TABLE IF NOT EXISTS commitments (
+        id INTEGER PRIMARY KEY,
+        transaction_uid TEXT NOT NULL,
+        peer TEXT NOT NULL,
+        calling_ae_title TEXT NOT NULL,
+        called_ae_title TEXT NOT NULL,
+        address TEXT NOT NULL,
+        received_utc_us INTEGER NOT NULL,
+        instances TEXT NOT NULL,              -- [[SOP class UID, SOP instance UID], …]
+        state TEXT NOT NULL,                  -- asked | checked | reported | parked
+        failures TEXT NOT NULL DEFAULT '[]',  -- FailureReason of each instance, in their order; 0: it is safe
+        attempts INTEGER NOT NULL DEFAULT 0,
+        next_attempt_utc_us INTEGER NOT NULL,
+        ended_utc_us INTEGER,
+        reason TEXT NOT NULL DEFAULT ''       -- why the last attempt to report failed
+    );
+    CREATE INDEX IF NOT EXISTS commitments_open ON commitments(peer, next_attempt_utc_us)
+        WHERE state IN ('asked', 'checked');
+    CREATE INDEX IF NOT EXISTS commitments_transaction ON commitments(transaction_uid);
+    CREATE INDEX IF NOT EXISTS commitments_ended ON commitments(ended_utc_us);
+    CREATE TABLE IF NOT EXISTS evidence (
+        id INTEGER PRIMARY KEY,
+        kind TEXT NOT NULL,                   -- mpps | ian
+        operation TEXT NOT NULL,              -- create | set
+        sop_instance_uid TEXT NOT NULL,       -- of the procedure step or of the notice
+        state TEXT NOT NULL,                  -- of the procedure step, or availabilities joined by a backslash
+        referenced TEXT NOT NULL,             -- SOP Instance UIDs
+        transfer_syntax_uid TEXT NOT NULL,
+        data_set BLOB NOT NULL,
+        peer TEXT NOT NULL,
+        calling_ae_title TEXT NOT NULL,
+        address TEXT NOT NULL,
+        received_utc_us INTEGER NOT NULL
+    );
+    CREATE INDEX IF NOT EXISTS evidence_object ON evidence(sop_instance_uid);
+    CREATE INDEX IF NOT EXISTS evidence_received ON evidence(received_utc_us);
+    CREATE TABLE IF NOT EXISTS evidence_studies (
+        study_instance_uid TEXT NOT NULL,
+        evidence INTEGER NOT NULL REFERENCES evidence(id),
+        PRIMARY KEY (study_instance_uid, evidence)
+    ) WITHOUT ROWID;
+    CREATE INDEX IF NOT EXISTS evidence_studies_evidence ON evidence_studies(evidence);
+    """)
+
+
+@index()
+def index_0003(db: Database) -> None:
+    """Callers who were refused or put into quarantine."""
+    db.executescript("""
+    CREATE TABLE IF NOT EXISTS refused (
+        calling_ae_title TEXT NOT NULL,
+        called_ae_title TEXT NOT NULL,
+        address TEXT NOT NULL,
+        certificate TEXT NOT NULL,
+        outcome TEXT NOT NULL,                -- rejected | quarantined
+        reason TEXT NOT NULL,
+        count INTEGER NOT NULL,
+        first_utc_us INTEGER NOT NULL,
+        last_utc_us INTEGER NOT NULL,
+        PRIMARY KEY (calling_ae_title, called_ae_title, address, certificate, outcome, reason)
+    );
+    """)
+
+
 @node()
 def node_0001(db: Database) -> None:
     """Decisions, candidates, cases, results, outbox, audit."""

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-from pydantic import Field, ValidationError, field_validator
+from pydantic import Field, ValidationError, ValidationInfo, field_validator
 from pydantic_settings import (
     BaseSettings,
     PydanticBaseSettingsSource,
@@ -45,12 +45,35 @@ class Settings(BaseSettings):
     ae_title: str = Field("PACSNODE", description="AE title of this node.")
     dicom_host: str = Field("0.0.0.0", description="Address on which DICOM is received.")  # noqa: S104
     dicom_port: Port = Field(11112, description="Port on which DICOM is received; 0 takes a free one.")
+    tls_port: Port = Field(
+        2762, description="Port on which DICOM is received over TLS; off until a certificate and its key are set."
+    )
+    tls_certificate: Path | None = Field(
+        None, description="PEM file of this node's certificate and its chain; a new one is taken over by itself."
+    )
+    tls_key: Path | None = Field(
+        None, validate_default=True, description="PEM file of the key to it, without a password."
+    )
+    tls_client_certificate: Literal["required", "optional", "none"] = Field(
+        "required", description="Whether peers that call over TLS must show a certificate of theirs."
+    )
+    tls_ca: Path | None = Field(
+        None,
+        validate_default=True,
+        description="PEM file of the authorities whose certificates of peers are believed.",
+    )
     web_port: Port = Field(8080, description="Port of the web console (this version has none yet).")
     timezone: str = Field("Asia/Seoul", description="Time zone of DICOM dates, schedules and reports.")
     database_url: str = Field(
         "", description="Database of the engine (sqlite:///… or postgresql://…); empty: jobs.db in the home."
     )
     maximum_associations: int = Field(100, ge=1, le=2000, description="Associations received at once.")
+    peer_associations: int = Field(
+        50, ge=1, le=2000, description="Of these, how many one peer may have; `associations:` of a peer goes before it."
+    )
+    unknown_callers: Literal["reject", "quarantine"] = Field(
+        "reject", description="What becomes of a caller who is no peer; in quarantine its images are kept, not routed."
+    )
     association_idle_s: float = Field(60.0, gt=0, le=DAY_S, description="An association idle for so long is aborted.")
     minimum_free_mb: int = Field(
         1024, ge=1, description="Below this free space the node answers A700 (out of resources) to C-STORE."
@@ -88,6 +111,21 @@ class Settings(BaseSettings):
             if not Host.fullmatch(given) or len(given) > 253:
                 raise ValueError("expected an address such as 0.0.0.0 or ::, or a host name") from None
         return given
+
+    @field_validator("tls_key")
+    @classmethod
+    def _both_or_none(cls, key: Path | None, others: ValidationInfo) -> Path | None:
+        if (key is None) != (others.data.get("tls_certificate") is None):
+            raise ValueError("PACSNODE_TLS_CERTIFICATE and PACSNODE_TLS_KEY go together")
+        return key
+
+    @field_validator("tls_ca")
+    @classmethod
+    def _somebody_believed(cls, authorities: Path | None, others: ValidationInfo) -> Path | None:
+        asks = others.data.get("tls_client_certificate", "none") != "none"
+        if authorities is None and asks and others.data.get("tls_certificate") is not None:
+            raise ValueError("needed to know peers' certificates, or set PACSNODE_TLS_CLIENT_CERTIFICATE=none")
+        return authorities
 
     @field_validator("database_url")
     @classmethod

@@ -5,6 +5,7 @@ Ends by itself only when receiving cannot start (configuration, port in use). Al
 
 from __future__ import annotations
 
+import ctypes
 import os
 import select
 import signal
@@ -48,6 +49,16 @@ def watchdog_interval_s() -> float | None:
 def back_off_s(failures: int) -> float:
     """How long to wait before a process starts again that failed so often, one time after another."""
     return min(LONGEST_BACK_OFF_S, 0.2 * 2.0 ** min(failures - 1, 20))  # 2.0 ** 1024 is an OverflowError
+
+
+_LIBC = ctypes.CDLL(None)
+_PR_SET_PDEATHSIG = 1
+
+
+def _before_a_role() -> None:
+    """In the new process: end when the supervisor is killed, and sleep through a reload until there is a handler."""
+    _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
 
 
 @dataclass
@@ -118,7 +129,10 @@ class Supervisor:
                 role.restart_at_s = now + delay_s
                 log.error("a process ended; it starts again", process=role.name, exit_code=code, in_s=delay_s)
             if role.process is None and now >= role.restart_at_s:
-                role.process = subprocess.Popen([sys.executable, "-m", "pacsnode", role.name])
+                role.process = subprocess.Popen(
+                    [sys.executable, "-m", "pacsnode", role.name],
+                    preexec_fn=_before_a_role,  # this process has one thread
+                )
                 role.started_s = now
                 log.info("process started", process=role.name, pid=role.process.pid)
         return None

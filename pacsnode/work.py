@@ -16,17 +16,19 @@ from pacsnode.archive.store import Archive
 from pacsnode.database import boot_us
 from pacsnode.deliver.outbox import Outbox
 from pacsnode.deliver.senders import Senders
+from pacsnode.dimse.tls import credentials
 from pacsnode.doorbell import Bell, Doorbell
 from pacsnode.engine import Engine, Step
 from pacsnode.errors import ConfigError, PacsnodeError, Permanent, Transient
 from pacsnode.handover import NodeIdentity
 from pacsnode.infer.catalogue import load_catalogue
 from pacsnode.infer.compute import ComputeKeeper
+from pacsnode.owing import Site
 from pacsnode.route.rules import ServiceSummary, load_rules
 from pacsnode.settings import Settings
 from pacsnode.supervise import notify
 from pacsnode.telemetry import Log
-from pacsnode.workflow import Site, Stores, Workflow
+from pacsnode.workflow import Stores, Workflow
 
 log = Log(__name__)
 
@@ -66,7 +68,11 @@ class Work:
             lambda: self._site,
         )
         self._senders = Senders(
-            self._outbox, settings.ae_title, lambda n: self._site.rules.peers.by_name(n), self._locate
+            self._outbox,
+            settings.ae_title,
+            lambda n: self._site.rules.peers.by_name(n),
+            self._locate,
+            credentials=credentials(settings),
         )
         self._engine = Engine(
             settings.engine_url,
@@ -146,10 +152,10 @@ class Work:
         self._senders.wake()
         self._bell.ring()
 
-    def _park(self, key: str, reason: str) -> None:
+    def _park(self, key: str, attempt: int, reason: str) -> None:
         if self._stopping.is_set():  # cut by the stop, not by a fault of its own: the next start runs it again
             raise Transient("the node is stopping")
-        self._workflow.park(key, reason)
+        self._workflow.park(key, attempt, reason)
         self._bell.ring()
 
     def _locate(self, sop_instance_uid: str) -> Path:

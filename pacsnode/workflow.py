@@ -11,27 +11,26 @@ import hashlib
 import json
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
 from pacsnode import findings
-from pacsnode.archive.cases import CaseRecord, Cases, Pending, ResultRecord, result_record
+from pacsnode.archive.cases import CaseRecord, Cases, Pending, result_record
 from pacsnode.archive.index import Index
 from pacsnode.archive.store import Archive
 from pacsnode.complete.policy import policy
 from pacsnode.database import boot_id, boot_us, utc_us
-from pacsnode.deliver.outbox import Debt, owe
+from pacsnode.deliver.outbox import owe
 from pacsnode.dimse.part10 import read_meta
 from pacsnode.encode.results import RECORD, read_objects
-from pacsnode.errors import Permanent
+from pacsnode.errors import Permanent, Rejected, Transient
 from pacsnode.handover import Candidate, Case, NodeIdentity, StoreRequest, Study
 from pacsnode.infer.catalogue import Service
 from pacsnode.infer.compute import ComputeKeeper
-from pacsnode.peers import SENDER, Directory, Peer
+from pacsnode.owing import Owing, Site
 from pacsnode.route.decide import decide
-from pacsnode.route.rules import Rules
 from pacsnode.settings import Settings
 from pacsnode.telemetry import Log
 
@@ -40,14 +39,6 @@ log = Log(__name__)
 MILLISECOND_US = 1000
 ENCODE_LIMIT_S = 300.0
 ENCODE_MEMORY_MB = 6000
-
-
-@dataclass(frozen=True)
-class Site:
-    """What IT may change while the node runs; swapped whole."""
-
-    rules: Rules
-    services: Mapping[str, Service]
 
 
 @dataclass(frozen=True)
@@ -77,6 +68,7 @@ class Workflow:
         self._keeper = keeper
         self._site = site
         self._thread = threading.local()
+        self.owing = Owing(stores.cases, self._index, site)
         self._boot_id = boot_id()
         self._seen: dict[int, int] = {}
 
@@ -102,7 +94,7 @@ class Workflow:
                 if held is None:
                     pending.append((candidate, *_last_received(study, candidate)))
                 elif self._cases.unite(key, candidate) and held.state == "done":
-                    self._owe_again(key)
+                    self.owing.owe_again(key)
             self._cases.record_decision(decision, pending)
         log.info(
             "decided",
@@ -219,7 +211,7 @@ class Workflow:
         if not results:
             objects = read_objects(self._settings.runs / key)
             results = [result_record(record.case, made, self._keep(record.case, made.path)) for made in objects]
-        debts = self._debts(record, results)
+        debts = self.owing.debts(record, results)
         case = record.case
         self._cases.finish(
             key,
@@ -228,10 +220,10 @@ class Workflow:
         )
         log.info("case done", case=key, service=case.service, results=len(results), destinations=len(debts))
 
-    def park(self, key: str, reason: str) -> None:
+    def park(self, key: str, attempt: int, reason: str) -> None:
         """The case cannot go on."""
         log.warning("case parked", case=key, reason=reason)
-        self._cases.park(key, reason)
+        self._cases.park(key, attempt, reason)
 
     # --- parts of the steps
 
@@ -283,40 +275,16 @@ class Workflow:
             except BaseException:
                 writer.abort()
                 raise
-            writer.commit()
-        log.debug("result archived", case=case.key, path=str(writer.path))
-        return str(writer.path.relative_to(self._settings.files))
-
-    def _debts(self, record: CaseRecord, results: list[ResultRecord]) -> list[Debt]:
-        """Who gets what. An uncertified service's results go only to peers marked `investigational: true`."""
-        site = self._site()
-        service = self._service(record)
-        wanted = [r for r in results if r.kind in record.case.results]
-        debts = []
-        for name in record.send_to:
-            destination, peer, refusal = self._destination(record.case, name, site.rules.peers)
-            if peer is not None and service.pipeline.status != "certified" and not peer.investigational:
-                refusal = f"{service.name} is not certified and peer {destination} is not `investigational: true`"
-            accepted = tuple(r.sop_instance_uid for r in wanted if peer is None or r.kind in peer.accepts)
-            debts.append(Debt(destination, accepted, refusal))
-        return debts
-
-    def _destination(self, case: Case, name: str, peers: Directory) -> tuple[str, Peer | None, str]:
-        """(destination, its peer, why it cannot be) for a word of `send_to`."""
-        first = self._index().instance(case.instances[0])
-        sent_by = first.peer if first else ""
-        peer = peers.destination(name, sent_by)
-        if peer is None:
-            return (sent_by if name == SENDER else name), None, f"the rules file has no peer for {name}"
-        if peer.port is None:
-            return peer.name, None, f"peer {peer.name} has neither `port:` nor `reply_to:` in the rules file"
-        return peer.name, peer, ""
-
-    def _owe_again(self, key: str) -> None:
-        record = self._record(key)
-        debts = self._debts(record, self._cases.results(key))
-        with self._cases.transaction() as connection:
-            owe(connection, key, record.case.study_instance_uid, record.priority, debts)
+            try:
+                writer.commit()
+            except Rejected as error:
+                if error.status == Rejected.OUT_OF_RESOURCES:
+                    raise Transient(f"the archive has no room for the result: {error.comment}") from error
+                raise Permanent(f"the archive refused the result: {error.comment}") from error
+        held = self._index().instance(meta.sop_instance_uid)
+        if held is None:
+            raise Permanent("the archive holds other bytes under the result's UID")
+        return held.path
 
     def _index(self) -> Index:
         """One reading connection a thread; threads of the engine come and go with the process."""

@@ -18,7 +18,7 @@ from pydicom.dataset import FileMetaDataset
 from pydicom.filewriter import write_file_meta_info
 
 from pacsnode.handover import InstanceWriter, Stored, StoreRequest
-from pacsnode.receive.admission import Admitted, Refused
+from pacsnode.receive.admission import Admitted, Caller, Refused
 from pacsnode.receive.server import ListenOptions, Server
 
 
@@ -28,11 +28,14 @@ class Door:
     def __init__(self, ae_title: str) -> None:
         self._ae_title = ae_title
 
-    def admit(self, calling_ae_title: str, called_ae_title: str, address: str) -> Admitted:
+    def admit(self, caller: Caller) -> Admitted:
         """Who calls. Raises Refused."""
-        if called_ae_title != self._ae_title:
-            raise Refused.called_ae_title(f"called {called_ae_title}, but this is {self._ae_title}")
-        return Admitted(calling_ae_title, "", frozenset({"store"}))
+        if caller.called_ae_title != self._ae_title:
+            raise Refused.called_ae_title(f"called {caller.called_ae_title}, but this is {self._ae_title}")
+        return Admitted(caller.calling_ae_title, "", frozenset({"store"}))
+
+    def refused(self, caller: Caller, reason: str) -> None:
+        """The log of the receive stage says it."""
 
 
 class Folder:

@@ -13,12 +13,12 @@ from sqlite_utils import Database, Migrations
 
 from pacsnode import checks, database, schema
 from pacsnode.errors import ConfigError, SchemaError
-from pacsnode.settings import Settings
+from pacsnode.settings import Settings, load
 
 
 @pytest.fixture
 def settings(tmp_path: Path) -> Settings:
-    return Settings(home=tmp_path / "home")
+    return load(home=tmp_path / "home")
 
 
 def command(settings: Settings, *arguments: str) -> subprocess.Popen[str]:
@@ -107,7 +107,7 @@ def test_a_damaged_database_is_a_sentence_with_what_to_do(settings: Settings, na
         path.unlink()
     (settings.home / name).write_bytes(b"this was a database once" * 500)
     for act in (schema.check, schema.migrate):
-        with pytest.raises(ConfigError, match="damaged.*backup") as error:
+        with pytest.raises(ConfigError, match=r"damaged.*backup") as error:
             act(settings)
         assert name in error.value.where
 
@@ -149,4 +149,4 @@ def test_a_lock_is_held_by_one_and_freed_at_the_end(tmp_path: Path) -> None:
 def test_a_home_that_cannot_be_written_is_a_sentence(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("no folder")
     with pytest.raises(ConfigError, match="set PACSNODE_HOME"):
-        schema.migrate(Settings(home=tmp_path / "file" / "home"))
+        schema.migrate(load(home=tmp_path / "file" / "home"))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -59,19 +58,21 @@ def test_a_home_with_a_long_path_has_a_doorbell_too(tmp_path: Path) -> None:
 
 def test_another_process_can_ring(tmp_path: Path) -> None:
     door = Doorbell(tmp_path / "bell")
-    code = f"from pathlib import Path; from pacsnode.doorbell import Bell; Bell(Path({str(tmp_path / 'bell')!r})).ring()"
+    code = (
+        f"from pathlib import Path; from pacsnode.doorbell import Bell; Bell(Path({str(tmp_path / 'bell')!r})).ring()"
+    )
     subprocess.run([sys.executable, "-c", code], check=True)
     assert door.wait(0)
     door.close()
 
 
 def test_a_bell_leaves_no_descriptor_open(tmp_path: Path) -> None:
-    before = len(os.listdir("/proc/self/fd"))
+    before = len(list(Path("/proc/self/fd").iterdir()))
     for _ in range(5):
         door, bell = Doorbell(tmp_path / "bell"), Bell(tmp_path / "bell")
         bell.close()
         door.close()
-    assert len(os.listdir("/proc/self/fd")) == before
+    assert len(list(Path("/proc/self/fd").iterdir())) == before
 
 
 def test_a_negative_wait_is_a_look(tmp_path: Path) -> None:

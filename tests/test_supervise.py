@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 
 from pacsnode import schema
-from pacsnode.settings import Settings
+from pacsnode.settings import load
 from pacsnode.supervise import LONGEST_BACK_OFF_S, back_off_s, notify, watchdog_interval_s
 
 PATIENCE_S = 60.0
@@ -109,7 +109,7 @@ class Site:
 def site(tmp_path: Path) -> Iterator[Site]:
     made = Site(tmp_path)
     (tmp_path / "models").mkdir()
-    schema.migrate(Settings(home=made.home))
+    schema.migrate(load(home=made.home))
     yield made
     for process in made.processes:
         with contextlib.suppress(ProcessLookupError):
@@ -167,11 +167,22 @@ def test_a_storm_of_signals_does_not_hang_the_supervisor(site: Site) -> None:
     """A handler that takes a lock which the interrupted code holds would."""
     serve = site.supervise("scp")
     wait_until(site.receives)
-    for _ in range(300):
+    for _ in range(100):
         serve.send_signal(signal.SIGCHLD)
         serve.send_signal(signal.SIGHUP)
     serve.send_signal(signal.SIGTERM)
     assert serve.wait(PATIENCE_S) == 0
+
+
+def test_a_receiver_ends_on_sigterm_among_other_signals(site: Site) -> None:
+    """The kernel may give a signal to another thread; the main thread must notice all the same."""
+    for _ in range(3):
+        scp = site.start("-m", "pacsnode", "scp")
+        wait_until(site.receives)
+        for _ in range(100):
+            scp.send_signal(signal.SIGHUP)
+        scp.send_signal(signal.SIGTERM)
+        assert scp.wait(PATIENCE_S) == 0
 
 
 def test_the_back_off_grows_to_its_limit_and_no_further() -> None:

@@ -221,12 +221,13 @@ class Cases:
                 "UPDATE cases SET timings = json_patch(timings, ?) WHERE key = ?", (json.dumps(timings), key)
             )
 
-    def park(self, key: str, reason: str) -> None:
-        """The case cannot go on; an operator reads the reason."""
+    def park(self, key: str, attempt: int, reason: str) -> None:
+        """This attempt cannot go on; an operator reads the reason. A later attempt is left alone."""
         with self.transaction() as connection:
             changed = connection.execute(
-                "UPDATE cases SET state = 'parked', reason = ?, finished_utc_us = ? WHERE key = ? AND state != 'done'",
-                (reason, utc_us(), key),
+                "UPDATE cases SET state = 'parked', reason = ?, finished_utc_us = ? "
+                "WHERE key = ? AND attempt = ? AND state != 'done'",
+                (reason, utc_us(), key, attempt),
             ).rowcount
             if changed:
                 audit.record(connection, "case parked", case=key, reason=reason)

@@ -23,6 +23,15 @@ class Aside:
 
 
 @dataclass(frozen=True)
+class Copy:
+    """Bytes that are held under a SOP Instance UID; `sop_class_uid` is "" for those that are kept aside."""
+
+    path: str
+    dataset_sha256: str
+    sop_class_uid: str
+
+
+@dataclass(frozen=True)
 class StudyLine:
     """One study in a list; no name, no PatientID."""
 
@@ -85,6 +94,16 @@ class Index:
             "SELECT * FROM instances WHERE sop_instance_uid = ?", (sop_instance_uid,)
         ).fetchone()
         return None if row is None else _instance(row)
+
+    def copies(self, sop_instance_uid: str) -> list[Copy]:
+        """The instance, then what else arrived under its UID; none where the instance is not held."""
+        held = self._connection.execute(
+            "SELECT path, dataset_sha256, sop_class_uid FROM instances WHERE sop_instance_uid = ?", (sop_instance_uid,)
+        ).fetchall()
+        beside = self._connection.execute(
+            "SELECT path, dataset_sha256, '' FROM aside WHERE sop_instance_uid = ?", (sop_instance_uid,)
+        ).fetchall()
+        return [Copy(*row) for row in (*held, *beside)] if held else []
 
     def conflict(self, study_instance_uid: str) -> str:
         """Why the study's instances cannot be of one patient; "" when they can."""

@@ -8,11 +8,13 @@ from __future__ import annotations
 import json
 import sqlite3
 from dataclasses import dataclass
+from pathlib import Path
 
 from pacsnode.archive.files import Arrival
 from pacsnode.dicom.identity import Identity, disagreement
 from pacsnode.dicom.identity import identity as identity_of
 from pacsnode.handover import Attributes, Stored
+from pacsnode.peers import QUARANTINE
 
 
 @dataclass(frozen=True)
@@ -38,12 +40,18 @@ class NewRow:
         return next(iter(self.attributes.get(keyword, ())), "")
 
 
-def insert(connection: sqlite3.Connection, row: NewRow) -> Stored:
-    """Index one object. A `duplicate` verdict means that the caller may delete the new file."""
+def insert(connection: sqlite3.Connection, row: NewRow, files: Path) -> Stored:
+    """Index one object. A `duplicate` verdict means that the caller may delete the new file.
+
+    Where the file of the first copy is gone from the disk, the second takes its place.
+    """
     if row.unusable:
         return _keep_aside(connection, row, row.unusable)
+    if row.arrival.peer == QUARANTINE:  # no study and no UID of it counts until a person has allowed the caller
+        return _keep_aside(connection, row, "in quarantine: its sender is no peer")
     held = connection.execute(
-        "SELECT dataset_sha256, transfer_syntax_uid FROM instances WHERE sop_instance_uid = ?", (row.sop_instance_uid,)
+        "SELECT dataset_sha256, transfer_syntax_uid, path FROM instances WHERE sop_instance_uid = ?",
+        (row.sop_instance_uid,),
     ).fetchone()
     if held is None:
         _insert_instance(connection, row)
@@ -51,7 +59,10 @@ def insert(connection: sqlite3.Connection, row: NewRow) -> Stored:
             _touch_study(connection, row)
         return Stored("stored")
     if (held["dataset_sha256"], held["transfer_syntax_uid"]) == (row.dataset_sha256, row.transfer_syntax_uid):
-        return Stored("duplicate")
+        if (files / held["path"]).is_file():
+            return Stored("duplicate")
+        connection.execute("UPDATE instances SET path = ? WHERE sop_instance_uid = ?", (row.path, row.sop_instance_uid))
+        return Stored("stored", "the first copy had vanished from the disk")
     return _keep_aside(connection, row, "other bytes under a SOP Instance UID that is already held; the first stays")
 
 

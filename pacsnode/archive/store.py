@@ -143,7 +143,7 @@ class Archive:
     def _commit_batch(self, entries: Sequence[_Waiting]) -> None:
         try:
             with transaction(self._connection):
-                verdicts = [rows.insert(self._connection, entry.row) for entry in entries]
+                verdicts = [rows.insert(self._connection, entry.row, self.files) for entry in entries]
         except Exception as error:  # each waiting store must be answered, whatever happened
             no_room = isinstance(error, sqlite3.OperationalError)
             if not no_room and len(entries) > 1:  # one of them is at fault, the others must not suffer for it

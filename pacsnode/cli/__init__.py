@@ -6,7 +6,7 @@ import sys
 
 import typer
 
-from pacsnode.cli import looking, running, sending
+from pacsnode.cli import callers, looking, running, sending
 from pacsnode.errors import PacsnodeError
 
 app = typer.Typer(
@@ -20,6 +20,7 @@ app = typer.Typer(
 running.register(app)
 sending.register(app)
 looking.register(app)
+callers.register(app)
 
 
 def main() -> None:

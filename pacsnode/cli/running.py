@@ -62,12 +62,13 @@ def migrate() -> None:
 
 def settings() -> None:
     """List every setting: its variable, its value now, what it means."""
-    from pacsnode.settings import Settings, config_file, load
+    from pacsnode.settings import SECRET, Settings, config_file, load
 
     given = load()
     typer.echo(f"Settings file: {config_file()} ({'read' if config_file().is_file() else 'not there'})\n")
     for name, field in Settings.model_fields.items():
-        typer.echo(f"PACSNODE_{name.upper()}={getattr(given, name)}\n    {field.description}")
+        value = "(secret)" if name in SECRET and getattr(given, name) else getattr(given, name)
+        typer.echo(f"PACSNODE_{name.upper()}={value}\n    {field.description}")
 
 
 def doctor(as_json: bool = typer.Option(False, "--json", help="One JSON list instead of lines.")) -> None:

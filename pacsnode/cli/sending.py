@@ -10,6 +10,7 @@ import typer
 from pacsnode.errors import ConfigError, Permanent, Transient
 
 if TYPE_CHECKING:
+    from pacsnode.dimse.tls import Outgoing
     from pacsnode.peers import Peer
 
 MOST_CONTEXTS = 128
@@ -27,8 +28,8 @@ def echo(peer: str = typer.Argument(help="A peer of the rules file, or HOST:PORT
     from pacsnode.settings import load
 
     settings = load()
-    host, port, ae_title = _address(peer)
-    with Association.request(host, port, settings.ae_title, ae_title, [ECHO_CONTEXT]) as association:
+    host, port, ae_title, tls = _address(peer)
+    with Association.request(host, port, settings.ae_title, ae_title, [ECHO_CONTEXT], tls=tls) as association:
         status = association.echo()
     typer.echo(f"{peer}: {status}")
     if not status.is_success:
@@ -47,7 +48,7 @@ def send(
     from pacsnode.dimse.part10 import FileMeta, read_meta
     from pacsnode.settings import load
 
-    host, port, ae_title = _address(to)
+    host, port, ae_title, tls = _address(to)
     paths = sorted(p for p in folder.rglob("*") if p.is_file()) if folder.is_dir() else [folder]
     files: list[tuple[Path, FileMeta]] = []
     for path in paths:
@@ -60,7 +61,7 @@ def send(
         raise ConfigError(f"no DICOM file in {folder}")
     contexts = contexts_for((meta.sop_class_uid, meta.transfer_syntax_uid) for _, meta in files)
     failed = 0
-    with Association.request(host, port, calling or load().ae_title, ae_title, contexts) as association:
+    with Association.request(host, port, calling or load().ae_title, ae_title, contexts, tls=tls) as association:
         for path, _ in track(files, f"Sending to {to}", transient=True):
             try:
                 status = association.store_file(path)
@@ -78,18 +79,19 @@ def send(
         raise typer.Exit(1)
 
 
-def _address(given: str) -> tuple[str, int, str]:
-    """Host, port and AE title of a peer's name, or of HOST:PORT[:AE_TITLE]."""
+def _address(given: str) -> tuple[str, int, str, Outgoing | None]:
+    """Host, port, AE title and TLS of a peer's name, or of HOST:PORT[:AE_TITLE]."""
     from pacsnode import peers
+    from pacsnode.dimse.tls import credentials
     from pacsnode.settings import load
 
     parts = given.split(":")
     if len(parts) in (2, 3) and parts[1].isdigit():
-        return parts[0], int(parts[1]), parts[2] if len(parts) == 3 else "ANY-SCP"
+        return parts[0], int(parts[1]), parts[2] if len(parts) == 3 else "ANY-SCP", None
     settings = load()
     found: Peer | None = peers.load(settings.rules).by_name(given)
     if found is None:
         raise ConfigError(f"no peer {given} in {settings.rules}, and it is not HOST:PORT[:AE_TITLE]")
     if found.port is None:
         raise ConfigError(f"peer {given} has no `port:` in {settings.rules}")
-    return str(found.host), found.port, found.ae_title
+    return found.host, found.port, found.ae_title, credentials(settings).toward(found)

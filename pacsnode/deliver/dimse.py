@@ -18,7 +18,8 @@ from pacsnode.dimse.association import (
 )
 from pacsnode.dimse.commands import Status
 from pacsnode.dimse.part10 import FileMeta, read_meta
-from pacsnode.errors import Permanent, Transient
+from pacsnode.dimse.tls import NO_CREDENTIALS, Credentials
+from pacsnode.errors import ConfigError, Permanent, Transient
 from pacsnode.peers import Peer
 
 Locate = Callable[[str], Path]
@@ -36,6 +37,7 @@ class Route:
     forbidden: Callable[[Owed, Peer], str]
     """Why a peer may not have an instance as things stand now, "" where it may: a retry is no way round a rule."""
     stopping: Callable[[], bool]
+    credentials: Credentials = NO_CREDENTIALS
 
 
 def deliver(outbox: Outbox, owed: Sequence[Owed], peer: Peer, route: Route) -> None:
@@ -62,7 +64,12 @@ def deliver(outbox: Outbox, owed: Sequence[Owed], peer: Peer, route: Route) -> N
     waiting = [one for one, _, _ in files]
     try:
         with Association.request(
-            str(peer.host), peer.port, route.calling_ae_title, peer.ae_title, contexts_for(pairs)
+            peer.host,
+            peer.port,
+            route.calling_ae_title,
+            peer.ae_title,
+            contexts_for(pairs),
+            tls=route.credentials.toward(peer),
         ) as association:
             for one, path, meta in files:
                 if route.stopping():
@@ -71,7 +78,10 @@ def deliver(outbox: Outbox, owed: Sequence[Owed], peer: Peer, route: Route) -> N
                 waiting.remove(one)
     except Transient as error:
         outbox.postpone(waiting, str(error))
-    except Permanent as error:  # the peer refuses the association: another try needs a person, or a peer set right
+    except (
+        Permanent,
+        ConfigError,
+    ) as error:  # the peer refuses the association: another try needs a person, or a peer set right
         outbox.postpone(waiting, str(error))
 
 
@@ -95,10 +105,13 @@ def _store(association: Association, path: Path, meta: FileMeta) -> Status | str
 
 def _as_implicit(path: Path) -> io.BytesIO:
     """Our own result in Implicit VR Little Endian: another encoding of the same values, no pixel touched."""
-    dataset = pydicom.dcmread(path)
-    dataset.file_meta.TransferSyntaxUID = pydicom.uid.ImplicitVRLittleEndian
     buffer = io.BytesIO()
-    dataset.save_as(buffer, implicit_vr=True, little_endian=True)
+    try:
+        dataset = pydicom.dcmread(path)
+        dataset.file_meta.TransferSyntaxUID = pydicom.uid.ImplicitVRLittleEndian
+        dataset.save_as(buffer, implicit_vr=True, little_endian=True)
+    except (ValueError, TypeError, AttributeError, KeyError) as error:
+        raise Permanent(f"cannot be written in Implicit VR Little Endian: {error}") from error
     read_meta(buffer)  # leaves the buffer at the data set
     return buffer
 

@@ -137,6 +137,7 @@ class Outbox:
         """Owe parked rows again, and try owed ones now; returns how many."""
         now = utc_us()
         with self._lock, transaction(self._connection):
+            audit.record(self._connection, "retried", deliveries=list(ids))
             return self._connection.executemany(
                 "UPDATE outbox SET state = 'owed', attempts = 0, reason = '', ended_utc_us = NULL, created_utc_us = ?, "
                 "next_attempt_utc_us = ? WHERE state IN ('parked', 'owed') AND id = ?",

@@ -13,6 +13,7 @@ from pacsnode.database import utc_us
 from pacsnode.deliver import dimse
 from pacsnode.deliver.dimse import Locate, Route
 from pacsnode.deliver.outbox import Outbox, Owed
+from pacsnode.dimse.tls import NO_CREDENTIALS, Credentials
 from pacsnode.peers import Peer
 from pacsnode.telemetry import Log
 
@@ -32,11 +33,12 @@ class Senders:
         find_peer: Callable[[str], Peer | None],
         locate: Locate,
         forbidden: Callable[[Owed, Peer], str] = lambda owed, peer: "",
+        credentials: Credentials = NO_CREDENTIALS,
     ) -> None:
         self._outbox = outbox
         self._find_peer = find_peer
         self._stopping = threading.Event()
-        self._route = Route(calling_ae_title, locate, forbidden, self._stopping.is_set)
+        self._route = Route(calling_ae_title, locate, forbidden, self._stopping.is_set, credentials)
         self._lock = threading.Lock()
         self._threads: dict[str, tuple[threading.Thread, threading.Event]] = {}
 

@@ -17,6 +17,7 @@ from pynetdicom.pdu_primitives import (
     ImplementationClassUIDNotification,
     ImplementationVersionNameNotification,
     MaximumLengthNotification,
+    SCP_SCU_RoleSelectionNegotiation,
 )
 from pynetdicom.presentation import PresentationContext, build_context
 
@@ -146,9 +147,21 @@ def _uid(value: bytes) -> str:
     return text if is_safe(text) else ""
 
 
-def encode_request(calling_ae_title: str, called_ae_title: str, contexts: Sequence[tuple[str, Sequence[str]]]) -> bytes:
-    """An A-ASSOCIATE-RQ that proposes `contexts` (abstract syntax, transfer syntaxes) as ids 1, 3, 5 and on."""
+def encode_request(
+    calling_ae_title: str,
+    called_ae_title: str,
+    contexts: Sequence[tuple[str, Sequence[str]]],
+    scp_of: Sequence[str] = (),
+) -> bytes:
+    """An A-ASSOCIATE-RQ that proposes `contexts` (abstract syntax, transfer syntaxes) as ids 1, 3, 5 and on.
+
+    For the SOP classes in `scp_of` it proposes that we are the SCP and not the SCU (PS3.7 D.3.3.4).
+    """
     primitive = _primitive(calling_ae_title, called_ae_title)
+    for sop_class_uid in scp_of:
+        role = SCP_SCU_RoleSelectionNegotiation()
+        role.sop_class_uid, role.scu_role, role.scp_role = sop_class_uid, False, True
+        primitive.user_information.append(role)
     proposed = []
     for index, (abstract_syntax, transfer_syntaxes) in enumerate(contexts):
         context = build_context(abstract_syntax, list(transfer_syntaxes))

@@ -1,4 +1,4 @@
-"""The side that asks for an association (SCU): C-ECHO and C-STORE to a peer.
+"""The side that asks for an association: C-ECHO, C-STORE, N-ACTION and N-EVENT-REPORT to a peer.
 
 In: where the peer is, what to propose, data sets as files. Out: accepted contexts, the peer's statuses. Raises
 Transient for what a later try may cure, Permanent for what a person must, each with a sentence for that person.
@@ -10,7 +10,8 @@ from __future__ import annotations
 import contextlib
 import io
 import socket
-from collections.abc import Iterable, Iterator, Sequence
+import ssl
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -21,6 +22,7 @@ from pacsnode.dimse.associate import MOST_CONTEXTS
 from pacsnode.dimse.commands import CommandSet, Status
 from pacsnode.dimse.part10 import read_meta
 from pacsnode.dimse.pdus import AssociationLost, ProtocolViolation
+from pacsnode.dimse.tls import Outgoing, why_failed
 from pacsnode.dimse.transport import Transport
 from pacsnode.errors import Permanent, Transient
 
@@ -92,13 +94,20 @@ class Association:
         called_ae_title: str,
         contexts: Sequence[Context],
         timeouts: Timeouts = Timeouts(),
+        tls: Outgoing | None = None,
+        scp_of: Sequence[str] = (),
     ) -> Self:
-        """Ask `called_ae_title` at `host`:`port` for an association. Raises Transient and Permanent."""
+        """Ask `called_ae_title` at `host`:`port` for an association, as the SCP of the SOP classes in `scp_of`.
+
+        Raises Transient and Permanent. A peer that says nothing to our role is taken to agree, as many do.
+        """
         if not 0 < len(contexts) <= MOST_CONTEXTS:
             raise Permanent(f"{len(contexts)} presentation contexts: an association has 1 to {MOST_CONTEXTS}")
-        request = associate.encode_request(calling_ae_title, called_ae_title, contexts)
+        request = associate.encode_request(calling_ae_title, called_ae_title, contexts, scp_of)
         transport = Transport(_connect(host, port, timeouts.connect_s), pdu_timeout_s=timeouts.pdu_s)
         try:
+            if tls is not None:
+                _secure(transport, tls, timeouts.acse_s)
             transport.send(request)
             kind, answer = transport.read_pdu(limit=pdus.LONGEST_ASSOCIATE_BYTES, wait_s=timeouts.acse_s)
             items = _accepted_items(kind, answer, calling_ae_title, called_ae_title)
@@ -153,6 +162,30 @@ class Association:
             meta = read_meta(file)
             return self.store(meta.sop_class_uid, meta.sop_instance_uid, meta.transfer_syntax_uid, file)
 
+    def event_report(self, sop_class_uid: str, sop_instance_uid: str, event_type_id: int, data_set: bytes) -> Status:
+        """N-EVENT-REPORT; `data_set` in the transfer syntax that was accepted. Raises as `store` does."""
+        names = sop_class_uid, sop_instance_uid, event_type_id
+        return self._normalised(commands.event_report_request, commands.N_EVENT_REPORT_RSP, names, data_set)
+
+    def action(self, sop_class_uid: str, sop_instance_uid: str, action_type_id: int, data_set: bytes) -> Status:
+        """N-ACTION; `data_set` in the transfer syntax that was accepted. Raises as `store` does."""
+        names = sop_class_uid, sop_instance_uid, action_type_id
+        return self._normalised(commands.action_request, commands.N_ACTION_RSP, names, data_set)
+
+    def _normalised(
+        self,
+        encode: Callable[[int, str, str, int], bytes],
+        response_field: int,
+        names: tuple[str, str, int],
+        data_set: bytes,
+    ) -> Status:
+        context_id = self._context(names[0], "")
+        self._message_id = self._message_id % 0xFFFF + 1
+        prefix = pdus.command_pdus(context_id, encode(self._message_id, *names), self._maximum_length)
+        with self._aborting():
+            self._transport.send_message(prefix, context_id, io.BytesIO(data_set), self._maximum_length)
+            return self._answer(response_field)
+
     def release(self) -> None:
         """A-RELEASE and close. What was answered before stays true, whatever the peer does now."""
         if not self._open:
@@ -205,8 +238,20 @@ class Association:
         if command.command_field != command_field or command.message_id != self._message_id:
             raise ProtocolViolation("the peer answered something that was not asked")
         if command.has_data_set:
-            raise ProtocolViolation("the peer answered with a data set")
+            if command_field not in (commands.N_ACTION_RSP, commands.N_EVENT_REPORT_RSP):
+                raise ProtocolViolation("the peer answered with a data set")
+            self._skip_data_set()
         return command.status
+
+    def _skip_data_set(self) -> None:
+        """The reply of an event or action (PS3.7 10.1.1.1.9): of no meaning in the services that we have."""
+        is_last, skipped = False, 0
+        while not is_last:
+            fragments = self._transport.read_fragments(wait_s=self._timeouts.pdu_s)
+            skipped += sum(map(len, fragments.pieces))
+            if fragments.is_command or skipped > commands.LONGEST_COMMAND_BYTES:
+                raise ProtocolViolation("the peer answered with something else than a short data set")
+            is_last = fragments.is_last
 
     def _read_command(self) -> CommandSet:
         data = b""
@@ -234,6 +279,18 @@ def _connect(host: str, port: int, timeout_s: float) -> socket.socket:
         raise Transient(f"{host}:{port} does not answer: is the machine on, and does the firewall let us?") from None
     except OSError as error:
         raise Transient(f"no connection to {host}:{port}: {error.strerror}; does a DICOM service run there?") from error
+
+
+def _secure(transport: Transport, tls: Outgoing, timeout_s: float) -> None:
+    try:
+        transport.secure(tls.context, wait_s=timeout_s, server_hostname=tls.host)
+    except TimeoutError:
+        raise Transient("the peer does not answer the TLS handshake: is this its port for TLS?") from None
+    except ssl.SSLCertVerificationError as error:
+        raise Permanent(f"the peer is not believed, {why_failed(error)}") from error
+    except OSError as error:
+        raise Transient(f"no TLS with the peer: {why_failed(error)}; is this its port for TLS?") from error
+    tls.check(transport.certificate)
 
 
 def _accepted_items(kind: int, answer: bytes, calling: str, called: str) -> associate.Items:

@@ -1,7 +1,7 @@
-"""Command sets (PS3.7 section 6.3, 9.3): group 0000 in Implicit VR Little Endian, read and written by hand. No I/O.
+"""Command sets (PS3.7 section 6.3, 9.3, 10.3): group 0000 in Implicit VR Little Endian, read and written by hand.
 
-In: the bytes of a command set, at most 64 KB. Out: the few elements that C-ECHO and C-STORE have, or bytes again.
-Never reads a data set. pydicom would need a hundred times as long for eight elements.
+In: the bytes of a command set, at most 64 KB. Out: the few elements that our services have, or bytes again.
+No I/O; never reads a data set. pydicom would need a hundred times as long for eight elements.
 """
 
 from __future__ import annotations
@@ -18,20 +18,39 @@ C_STORE_RSP: Final = 0x8001
 C_ECHO_RQ: Final = 0x0030
 C_ECHO_RSP: Final = 0x8030
 C_CANCEL_RQ: Final = 0x0FFF
+N_EVENT_REPORT_RQ: Final = 0x0100
+N_EVENT_REPORT_RSP: Final = 0x8100
+N_GET_RQ: Final = 0x0110
+N_SET_RQ: Final = 0x0120
+N_ACTION_RQ: Final = 0x0130
+N_ACTION_RSP: Final = 0x8130
+N_CREATE_RQ: Final = 0x0140
+N_DELETE_RQ: Final = 0x0150
 RESPONSE: Final = 0x8000
 """The bit that makes a request's command field that of its response."""
 
 SUCCESS: Final = 0x0000
+INVALID_ATTRIBUTE_VALUE: Final = 0x0106
 PROCESSING_FAILURE: Final = 0x0110
+DUPLICATE_SOP_INSTANCE: Final = 0x0111
+NO_SUCH_OBJECT_INSTANCE: Final = 0x0112
+INVALID_ARGUMENT_VALUE: Final = 0x0115
 INVALID_OBJECT_INSTANCE: Final = 0x0117
+NO_SUCH_SOP_CLASS: Final = 0x0118
+CLASS_INSTANCE_CONFLICT: Final = 0x0119
+MISSING_ATTRIBUTE: Final = 0x0120
 SOP_CLASS_NOT_SUPPORTED: Final = 0x0122
+NO_SUCH_ACTION: Final = 0x0123
 NOT_AUTHORISED: Final = 0x0124
+DUPLICATE_TRANSACTION_UID: Final = 0x0131
 UNRECOGNISED_OPERATION: Final = 0x0211
+RESOURCE_LIMITATION: Final = 0x0213
 
 LONGEST_COMMAND_BYTES: Final = 65536
 
 _GROUP_LENGTH: Final = 0x0000
 _AFFECTED_SOP_CLASS_UID: Final = 0x0002
+_REQUESTED_SOP_CLASS_UID: Final = 0x0003
 _COMMAND_FIELD: Final = 0x0100
 _MESSAGE_ID: Final = 0x0110
 _MESSAGE_ID_RESPONDED_TO: Final = 0x0120
@@ -41,6 +60,11 @@ _STATUS: Final = 0x0900
 _OFFENDING_ELEMENT: Final = 0x0901
 _ERROR_COMMENT: Final = 0x0902
 _AFFECTED_SOP_INSTANCE_UID: Final = 0x1000
+_REQUESTED_SOP_INSTANCE_UID: Final = 0x1001
+_EVENT_TYPE_ID: Final = 0x1002
+_ACTION_TYPE_ID: Final = 0x1008
+_NAMES_REQUESTED: Final = frozenset((N_GET_RQ, N_SET_RQ, N_ACTION_RQ, N_DELETE_RQ))
+"""Operations whose request names a Requested SOP Instance, and whose response calls it Affected (PS3.7 10.1)."""
 
 _NO_DATA_SET: Final = 0x0101
 _DATA_SET: Final = 0x0001
@@ -70,7 +94,10 @@ class Status:
 
 @dataclass(frozen=True)
 class CommandSet:
-    """One request or response. Texts are as received but for their padding: check UIDs before use."""
+    """One request or response. Texts are as received but for their padding: check UIDs before use.
+
+    The affected UIDs are the requested ones where the operation has those. `type_id`: of an event or action, else 0.
+    """
 
     command_field: int
     message_id: int
@@ -78,6 +105,7 @@ class CommandSet:
     affected_sop_class_uid: str
     affected_sop_instance_uid: str
     status: Status
+    type_id: int = 0
 
 
 def parse(data: bytes) -> CommandSet:
@@ -98,13 +126,18 @@ def parse(data: bytes) -> CommandSet:
     command_field = _number(elements, _COMMAND_FIELD)
     is_response = bool(command_field & RESPONSE)
     message_id = _MESSAGE_ID_RESPONDED_TO if is_response or command_field == C_CANCEL_RQ else _MESSAGE_ID
+    requested = command_field in _NAMES_REQUESTED
+    type_id = _EVENT_TYPE_ID if command_field == N_EVENT_REPORT_RQ else _ACTION_TYPE_ID
     return CommandSet(
         command_field=command_field,
         message_id=_number(elements, message_id),
         has_data_set=_number(elements, _DATA_SET_TYPE) != _NO_DATA_SET,
-        affected_sop_class_uid=_text(elements, _AFFECTED_SOP_CLASS_UID),
-        affected_sop_instance_uid=_text(elements, _AFFECTED_SOP_INSTANCE_UID),
+        affected_sop_class_uid=_text(elements, _REQUESTED_SOP_CLASS_UID if requested else _AFFECTED_SOP_CLASS_UID),
+        affected_sop_instance_uid=_text(
+            elements, _REQUESTED_SOP_INSTANCE_UID if requested else _AFFECTED_SOP_INSTANCE_UID
+        ),
         status=Status(_number(elements, _STATUS), _comment(elements)) if is_response else Status(SUCCESS),
+        type_id=_number(elements, type_id) if type_id in elements else 0,
     )
 
 
@@ -143,6 +176,30 @@ def store_request(message_id: int, sop_class_uid: str, sop_instance_uid: str) ->
         (_PRIORITY, _us(_MEDIUM_PRIORITY)),
         (_DATA_SET_TYPE, _us(_DATA_SET)),
         (_AFFECTED_SOP_INSTANCE_UID, _padded(sop_instance_uid)),
+    )
+
+
+def event_report_request(message_id: int, sop_class_uid: str, sop_instance_uid: str, event_type_id: int) -> bytes:
+    """An N-EVENT-REPORT-RQ with a data set."""
+    return _encode(
+        (_AFFECTED_SOP_CLASS_UID, _padded(sop_class_uid)),
+        (_COMMAND_FIELD, _us(N_EVENT_REPORT_RQ)),
+        (_MESSAGE_ID, _us(message_id)),
+        (_DATA_SET_TYPE, _us(_DATA_SET)),
+        (_AFFECTED_SOP_INSTANCE_UID, _padded(sop_instance_uid)),
+        (_EVENT_TYPE_ID, _us(event_type_id)),
+    )
+
+
+def action_request(message_id: int, sop_class_uid: str, sop_instance_uid: str, action_type_id: int) -> bytes:
+    """An N-ACTION-RQ with a data set."""
+    return _encode(
+        (_REQUESTED_SOP_CLASS_UID, _padded(sop_class_uid)),
+        (_COMMAND_FIELD, _us(N_ACTION_RQ)),
+        (_MESSAGE_ID, _us(message_id)),
+        (_DATA_SET_TYPE, _us(_DATA_SET)),
+        (_REQUESTED_SOP_INSTANCE_UID, _padded(sop_instance_uid)),
+        (_ACTION_TYPE_ID, _us(action_type_id)),
     )
 
 

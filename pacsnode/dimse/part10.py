@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import io
 import struct
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 from pacsnode.dicom.uids import is_safe
@@ -25,14 +25,15 @@ _LONGEST_META_BYTES: Final = 1 << 20
 class FileMeta:
     """Which object a Part 10 file holds, how it is encoded, and at which byte of the file its data set begins.
 
-    `information` is what the file's writer noted for itself (0002,0102), with its padding.
+    `information` is what the file's writer noted for itself (0002,0102), with its padding. Two files that hold the same
+    object in the same encoding are equal here.
     """
 
     sop_class_uid: str
     sop_instance_uid: str
     transfer_syntax_uid: str
-    information: bytes = b""
-    dataset_offset: int = 0
+    information: bytes = field(default=b"", compare=False)
+    dataset_offset: int = field(default=0, compare=False)
 
 
 def read_meta(file: io.BufferedIOBase) -> FileMeta:

@@ -7,6 +7,7 @@ that say how a peer or a line left. Never decodes a data set.
 from __future__ import annotations
 
 import struct
+from dataclasses import dataclass
 from typing import Final
 
 from pacsnode.errors import Transient
@@ -47,6 +48,20 @@ LAST: Final = 0x02
 
 P_DATA_HEADER: Final = struct.Struct(">BxIIBB")
 """P-DATA-TF header and the header of its one presentation data value: type, length, PDV length, context id, control."""
+
+
+@dataclass(frozen=True)
+class LeastRate:
+    """How slow a peer may be inside a message: `bytes_per_s` over each `window_s` for which we waited for it.
+
+    A PDU's time limit does not hold against a message of ten thousand PDUs of one byte.
+    """
+
+    bytes_per_s: int = 1024
+    window_s: float = 60.0
+
+
+LEAST_RATE: Final = LeastRate()
 
 
 class AssociationLost(Transient):

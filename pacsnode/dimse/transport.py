@@ -8,15 +8,20 @@ from __future__ import annotations
 
 import contextlib
 import io
+import math
+import select
 import socket
+import ssl
 import time
 from dataclasses import dataclass
 from typing import Final
 
-from pacsnode.dimse import pdus
+from pacsnode.dimse import pdus, tls
 from pacsnode.dimse.pdus import (
+    LEAST_RATE,
     Aborted,
     ConnectionLost,
+    LeastRate,
     ProtocolViolation,
     ReleaseRequested,
     TimedOut,
@@ -46,9 +51,12 @@ class Fragments:
 class Transport:
     """A connected socket that speaks PDUs. One thread reads and writes; `cancel` alone may come from another."""
 
-    def __init__(self, connection: socket.socket, *, pdu_timeout_s: float) -> None:
+    def __init__(self, connection: socket.socket, *, pdu_timeout_s: float, least_rate: LeastRate = LEAST_RATE) -> None:
         self._socket = connection
         self._pdu_timeout_s = pdu_timeout_s
+        self._least_rate = least_rate
+        self._waited_s = 0.0  # in the present window of the present message, and what came meanwhile
+        self._came_bytes = 0
         self._view = memoryview(bytearray(_BUFFER_BYTES))
         self._start = self._end = 0  # what lies in the buffer, not yet read
         self._pdu_left = self._pdv_left = 0  # bytes still to come of the P-DATA-TF and of the PDV in progress
@@ -56,6 +64,7 @@ class Transport:
         self._in_message = False
         self._deadline: float | None = None  # when the PDU in progress must be whole
         self._cancelled = False
+        self._secured: ssl.SSLSocket | None = None
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._acknowledge_at_once()
 
@@ -64,6 +73,28 @@ class Transport:
         if _TCP_QUICKACK is not None:
             with contextlib.suppress(OSError):  # the peer may be gone; the next read says so
                 self._socket.setsockopt(socket.IPPROTO_TCP, _TCP_QUICKACK, 1)
+
+    def secure(self, context: ssl.SSLContext, *, wait_s: float, server_hostname: str | None = None) -> None:
+        """The TLS handshake, as a client where `server_hostname` is given, as a whole within `wait_s`.
+
+        Raises OSError, TimeoutError among them: nothing may be sent afterwards but by `close`.
+        """
+        self._socket.settimeout(wait_s)
+        self._socket = secured = context.wrap_socket(
+            self._socket,
+            server_side=server_hostname is None,
+            server_hostname=server_hostname,
+            do_handshake_on_connect=False,
+        )
+        if self._cancelled:  # asked while the socket changed hands
+            raise ConnectionAbortedError("ended by the node")
+        secured.do_handshake()
+        self._secured = secured
+
+    @property
+    def certificate(self) -> tls.Certificate | None:
+        """What the peer's certificate says; None without one."""
+        return None if self._secured is None else tls.presented_by(self._secured)
 
     # reading
 
@@ -134,6 +165,7 @@ class Transport:
                 self._deadline = None
             if self._control & pdus.LAST:
                 self._in_message = False
+                self._waited_s, self._came_bytes = 0.0, 0
                 return True
         return False
 
@@ -186,6 +218,15 @@ class Transport:
         self._start += 10
         raise ReleaseRequested("the peer releases") if kind == pdus.RELEASE_RQ else Aborted(source, reason)
 
+    def wait_for_input(self, wake: int, wait_s: float) -> bool:
+        """Whether the peer has sent something; False once `wake`, a descriptor, is readable or the time is over."""
+        if self._start < self._end or self._cancelled or (self._secured is not None and self._secured.pending()):
+            return True
+        poll = select.poll()
+        poll.register(self._socket, select.POLLIN)
+        poll.register(wake, select.POLLIN)
+        return any(descriptor != wake for descriptor, _ in poll.poll(math.ceil(wait_s * 1000)))
+
     def _receive(self, wait_s: float) -> None:
         """Read once from the socket, behind what lies in the buffer."""
         now = time.monotonic()
@@ -206,6 +247,17 @@ class Transport:
         if not count:
             raise ConnectionLost("the peer closed the connection")
         self._end += count
+        if self._in_message:
+            self._measure(time.monotonic() - now, count)
+
+    def _measure(self, waited_s: float, count: int) -> None:
+        """Only our waiting counts: while our own disk is slow the peer has no fault."""
+        self._waited_s += waited_s
+        self._came_bytes += count
+        if self._waited_s >= self._least_rate.window_s:
+            if self._came_bytes < self._waited_s * self._least_rate.bytes_per_s:
+                raise TimedOut("a message came more slowly than a peer may send")
+            self._waited_s, self._came_bytes = 0.0, 0
 
     # writing
 
@@ -252,14 +304,20 @@ class Transport:
         """End the reads of another thread: it gets ConnectionLost at its next wait."""
         self._cancelled = True
         with contextlib.suppress(OSError):  # already closed: nothing to wake
-            self._socket.shutdown(socket.SHUT_RD)
+            # Of a TLS socket the plain half alone: SSLSocket.shutdown would let the other thread read ciphertext.
+            socket.socket.shutdown(self._socket, socket.SHUT_RD)
 
     def close(self, *, linger_s: float = 0.0) -> None:
         """Close; with `linger_s`, first let the peer read our last PDU and close: a reset would take it away."""
+        deadline = time.monotonic() + linger_s
+        with contextlib.suppress(OSError, ValueError):  # the peer has gone, or says no good-bye
+            if self._secured is not None:
+                self._secured.settimeout(linger_s)
+                self._secured.unwrap()  # close_notify (RFC 8446 6.1)
         with contextlib.suppress(OSError):  # the line is gone: only the descriptor is left to free
             if linger_s:
                 self._socket.shutdown(socket.SHUT_WR)
-                self._drain(time.monotonic() + linger_s)
+                self._drain(deadline)
         self._socket.close()
 
     def _drain(self, deadline: float) -> None:

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from functools import cache
 from io import BytesIO
 from typing import Any
 
 import pydicom
 import pydicom.config
-from highdicom._standard_utils import check_required_attributes, get_iod_module_map, get_sop_class_iod_map
+from highdicom._standard_utils import get_iod_module_map, get_module_attribute_map, get_sop_class_iod_map
 from pydicom.dataset import Dataset
 from pydicom.multival import MultiValue
 
@@ -136,7 +137,16 @@ def _check_modules(dataset: Dataset) -> None:
     for module in get_iod_module_map()[iod]:
         if module["usage"] != "M" or module["key"] in _NOT_TABULATED:
             continue
-        try:
-            check_required_attributes(dataset, module["key"], recursive=False)
-        except AttributeError as error:
-            raise Permanent(f"{module['key']}: {error}") from error
+        for keyword, kind in _required(module["key"]):
+            if keyword not in dataset or (kind == "1" and dataset[keyword].is_empty):
+                raise Permanent(f"{module['key']}: {keyword} (type {kind}) is missing")
+
+
+@cache
+def _required(module: str) -> tuple[tuple[str, str], ...]:
+    """(keyword, type) of the type 1 and 2 attributes of a module, those inside sequences left out."""
+    return tuple(
+        (attribute["keyword"], attribute["type"])
+        for attribute in get_module_attribute_map()[module]
+        if not attribute["path"] and attribute["type"] in ("1", "2")
+    )

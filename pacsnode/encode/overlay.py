@@ -58,18 +58,31 @@ def _marked(group: Group, picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
     rows, columns = picture.shape
     scale = min(_PICTURE_BOX[0] / columns, _PICTURE_BOX[1] / rows)
     size = (max(1, round(columns * scale)), max(1, round(rows * scale)))
-    grey = np.asarray(Image.fromarray(picture).resize(size, Image.Resampling.BICUBIC), dtype=np.float32)
-    marked = np.repeat(grey[:, :, None], 3, axis=2)
+    marked = Image.fromarray(picture).resize(size, Image.Resampling.BILINEAR, reducing_gap=2.0).convert("RGB")
     # A volume's label map has no single plane that belongs to the picture.
     if group.label_map is None or group.label_map.shape != (1, rows, columns):
-        return marked.astype(np.uint8)
+        return np.asarray(marked)
+    labels = np.asarray(Image.fromarray(group.label_map[0]).resize(size, Image.Resampling.NEAREST))
     for segment in present_segments(group):
-        mask = Image.fromarray(np.where(group.label_map[0] == segment.value, 255, 0).astype(np.uint8))
-        region = np.asarray(mask.resize(size, Image.Resampling.BILINEAR)) >= 128
-        color = np.array(segment.color_rgb, dtype=np.float32)
-        marked[region] = marked[region] * (1 - _FILL) + color * _FILL
-        marked[_outline(region)] = color
-    return marked.round().astype(np.uint8)
+        region = labels == segment.value
+        box = _bounds(region)
+        if box is None:  # smaller than a pixel of the drawing
+            continue
+        part = region[box]
+        alpha = np.where(_outline(part), 255, np.where(part, round(255 * _FILL), 0)).astype(np.uint8)
+        corner = (box[1].start, box[0].start)
+        marked.paste(
+            segment.color_rgb, (*corner, corner[0] + part.shape[1], corner[1] + part.shape[0]), Image.fromarray(alpha)
+        )
+    return np.asarray(marked)
+
+
+def _bounds(region: NDArray[np.bool_]) -> tuple[slice, slice] | None:
+    """The rows and columns that `region` lies in."""
+    rows, columns = np.flatnonzero(region.any(axis=1)), np.flatnonzero(region.any(axis=0))
+    if not rows.size:
+        return None
+    return slice(int(rows[0]), int(rows[-1]) + 1), slice(int(columns[0]), int(columns[-1]) + 1)
 
 
 def _outline(region: NDArray[np.bool_]) -> NDArray[np.bool_]:

@@ -27,6 +27,9 @@ from pacsnode.infer.catalogue import Service
 
 DROPPED = ("LoadImaged", "EnsureChannelFirstd", "SaveImaged")
 """The node reads the image and writes the result itself."""
+
+POLARITY_SIDE = 256
+"""Pixels of the longest side of the copies on which the polarity is judged."""
 PRIVATE_PACKAGE = "pacsnode_bundle_"
 
 
@@ -52,10 +55,22 @@ class NetworkBundle:
         state = torch.load(service.folder / network.weights, map_location=self._device, weights_only=True)
         self._network.load_state_dict(state)
         self._network.eval()
+        self._longest_side = service.pipeline.longest_side
+        self._polarity_check = service.pipeline.polarity_check
 
-    def label_map(self, intensity: NDArray[np.float32]) -> NDArray[np.uint8]:
-        """(rows, columns) 0 to 1 in, labels on the same grid out. Raises Permanent."""
-        return self._labels(MetaTensor(torch.from_numpy(intensity)[None]))
+    def label_map(self, intensity: NDArray[np.float32]) -> tuple[NDArray[np.uint8], bool]:
+        """(rows, columns) 0 to 1 in, labels on the same grid out, and if the negative was read. Raises Permanent."""
+        reduced, block = at_most(intensity, self._longest_side or max(intensity.shape))
+        is_negative = self._polarity_check and self._is_negative(reduced)
+        data = self._run(_tensor(1 - reduced if is_negative else reduced))
+        labels = self._finished(data, (1, *reduced.shape))
+        return labels.repeat(block, 0).repeat(block, 1)[: intensity.shape[0], : intensity.shape[1]], is_negative
+
+    def _is_negative(self, intensity: NDArray[np.float32]) -> bool:
+        """Whether the network is surer of the negative: by the mean probability of its most probable class."""
+        small, _ = at_most(intensity, POLARITY_SIDE)
+        given, negative = (self._run(_tensor(picture))["pred"] for picture in (small, 1 - small))
+        return bool(torch.softmax(negative, 0).amax(0).mean() > torch.softmax(given, 0).amax(0).mean())
 
     def volume_label_map(self, intensity: NDArray[np.float32], affine: NDArray[np.float64]) -> NDArray[np.uint8]:
         """(slices, rows, columns) in, labels on the same grid out; `affine` as in Volume. Raises Permanent.
@@ -64,29 +79,49 @@ class NetworkBundle:
         """
         meta = {"original_affine": affine, "spatial_shape": np.array(intensity.shape[::-1]), "space": "RAS"}
         voxels = torch.from_numpy(np.ascontiguousarray(intensity.transpose(2, 1, 0)))[None]
-        labels = self._labels(MetaTensor(voxels, affine=torch.from_numpy(affine), meta=meta))
+        image = MetaTensor(voxels, affine=torch.from_numpy(affine), meta=meta)
+        labels = self._finished(self._run(image), tuple(image.shape))
         return np.ascontiguousarray(labels.transpose(2, 1, 0))
 
-    def _labels(self, image: MetaTensor) -> NDArray[np.uint8]:
-        """Run the whole chain. Raises Permanent when the output is not a label map on the image's grid."""
+    def _run(self, image: MetaTensor) -> dict[str, Any]:
+        """Preprocessing and network. Raises Permanent when the network's output is not finite."""
         with torch.inference_mode():
             data: dict[str, Any] = self._before({"image": image})
-            batch = data["image"][None].to(self._device)
+            batch = data["image"].as_tensor()[None].to(self._device)
             begun = time.perf_counter()
             logits = self._inferer(batch, self._network)[0].cpu()
             self.network_s += time.perf_counter() - begun
-            if not torch.isfinite(logits).all():
-                raise Permanent("the model's output is not a number (NaN or infinity)")
-            data["pred"] = logits
+        if not torch.isfinite(logits).all():
+            raise Permanent("the model's output is not a number (NaN or infinity)")
+        return data | {"pred": logits}
+
+    def _finished(self, data: dict[str, Any], shape: tuple[int, ...]) -> NDArray[np.uint8]:
+        """Postprocessing. Raises Permanent when the output is not a label map on the image's grid."""
+        with torch.inference_mode():
             labels = np.asarray(self._after(data)["pred"].cpu())
-        if labels.shape != image.shape:
-            raise Permanent(f"the model's mask has shape {labels.shape}, expected {tuple(image.shape)}")
+        if labels.shape != shape:
+            raise Permanent(f"the model's mask has shape {labels.shape}, expected {shape}")
         with np.errstate(invalid="ignore"):
             whole = labels.astype(np.uint8)
         # NaN, fractions, negative numbers and those above 255 all differ after the cast.
         if not np.array_equal(whole, labels):
             raise Permanent("the model's mask does not hold labels (whole numbers from 0 to 255)")
         return np.asarray(whole[0])
+
+
+def _tensor(intensity: NDArray[np.float32]) -> MetaTensor:
+    return MetaTensor(torch.from_numpy(intensity)[None])
+
+
+def at_most(intensity: NDArray[np.float32], side: int) -> tuple[NDArray[np.float32], int]:
+    """(rows, columns) reduced by the mean of blocks to at most `side`, and the block; the last blocks may be cut."""
+    block = -(-max(intensity.shape) // side)
+    if block == 1:
+        return intensity, block
+    rows, columns = intensity.shape
+    edged = np.pad(intensity, ((0, -rows % block), (0, -columns % block)), mode="edge")
+    summed = sum(edged[row::block, column::block] for row in range(block) for column in range(block))
+    return np.asarray(summed / np.float32(block * block), dtype=np.float32), block
 
 
 class WorkflowBundle:

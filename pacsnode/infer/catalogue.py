@@ -106,7 +106,12 @@ class EvaluationSpec(Record):
 
 
 class PipelineFile(Record):
-    """pipeline.yaml: the DICOM contract of a bundle."""
+    """pipeline.yaml: the DICOM contract of a bundle.
+
+    `longest_side`: an image is given to the network reduced by whole blocks to at most so many pixels; labels come back
+    on the image's own grid. `polarity_check`: the network also sees the negative, and the one of which it is surer is
+    read: a header may say MONOCHROME1 of pixels that are not.
+    """
 
     version: Literal[1]
     name: Name
@@ -117,6 +122,8 @@ class PipelineFile(Record):
     procedure: Code
     accepts: Condition
     limits: Limits = Limits()
+    longest_side: Annotated[int, Field(ge=64)] | None = None
+    polarity_check: bool = False
     network: Network | None = None
     workflow: Workflow | None = None
     card: Card

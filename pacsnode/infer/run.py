@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,8 @@ from pacsnode.infer.catalogue import LATERALITY, MeasurementSpec, Service
 from pacsnode.infer.pixels import Image, read_image
 from pacsnode.infer.volume import read_volume
 from pacsnode.infer.waveform import read_waveform
+
+READ_AS_NEGATIVE = "The picture's brightness contradicts its PhotometricInterpretation; it was read as its negative."
 
 
 def infer(service: Service, bundle: NetworkBundle | WorkflowBundle, device: str, files: Sequence[Path]) -> Findings:
@@ -67,13 +70,17 @@ def algorithm(service: Service, device: str) -> Algorithm:
 
 def _image_group(service: Service, bundle: NetworkBundle, path: Path) -> Group:
     image = read_image(path)
-    label_map = bundle.label_map(image.intensity)
+    notes: tuple[str, ...] = (image.spacing_note,) if image.spacing_note else ()
+    label_map, is_negative = bundle.label_map(image.intensity)
+    if is_negative:
+        image = replace(image, intensity=1 - image.intensity)
+        notes += (READ_AS_NEGATIVE,)
     _refuse_empty(service, label_map)
     return Group(
         source=(image.sop_instance_uid,),
         measurements=tuple(_measure(spec, label_map, image) for spec in service.pipeline.measurements),
         segments=tuple(_segments(service)),
-        notes=(image.spacing_note,) if image.spacing_note else (),
+        notes=notes,
         label_map=label_map[None],
         picture=image.picture,
     )
@@ -98,17 +105,21 @@ def _volume_group(service: Service, bundle: NetworkBundle, files: Sequence[Path]
 
 def _refuse_empty(service: Service, label_map: NDArray[np.uint8]) -> None:
     """An output that lacks a structure is no result: it is more often a wrong image than a missing organ."""
-    known = {s.value for s in service.pipeline.segments}
-    found = set(np.unique(label_map).tolist()) - {0}
-    if not found <= known:
-        raise Permanent(f"the model gave labels that pipeline.yaml does not know: {sorted(found - known)}")
+    counts = {value: int(np.count_nonzero(label_map == value)) for value in (0, *_values(service))}
+    if sum(counts.values()) < label_map.size:
+        unknown = sorted(set(np.unique(label_map).tolist()) - set(counts))
+        raise Permanent(f"the model gave labels that pipeline.yaml does not know: {unknown}")
     for spec in service.pipeline.segments:
-        fraction = float((label_map == spec.value).mean())
+        fraction = counts[spec.value] / label_map.size
         if fraction <= spec.minimum_fraction:
             found_text = f"{fraction:.2%} of the image, more than {spec.minimum_fraction:.2%} expected"
             raise Permanent(
                 f"the model found no usable {spec.label.lower()} ({found_text}): not the kind of image that it reads?"
             )
+
+
+def _values(service: Service) -> list[int]:
+    return [s.value for s in service.pipeline.segments]
 
 
 def _measure(spec: MeasurementSpec, label_map: NDArray[np.uint8], image: Image) -> Measurement:

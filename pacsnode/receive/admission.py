@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final, Protocol, Self
 
+from pacsnode.dimse.tls import Certificate
 from pacsnode.errors import PacsnodeError
 
 STORE: Final = "store"
@@ -19,12 +20,27 @@ BY_PRESENTATION: Final = 3
 
 
 @dataclass(frozen=True)
+class Caller:
+    """Who asks for an association, as far as the line tells. A `certificate` was verified; None: none was shown."""
+
+    calling_ae_title: str
+    called_ae_title: str
+    address: str
+    tls: bool = False
+    certificate: Certificate | None = None
+
+
+@dataclass(frozen=True)
 class Admitted:
-    """A peer that may associate: its name in the site's file, the issuer of its patient IDs, what it may do."""
+    """A peer that may associate: its name in the site's file, the issuer of its patient IDs, what it may do.
+
+    `associations`: how many it may have at once; 0: as many as the node.
+    """
 
     peer: str
     issuer: str
     may: frozenset[str]
+    associations: int = 0
 
 
 class Refused(PacsnodeError):
@@ -46,9 +62,17 @@ class Refused(PacsnodeError):
         """The called AE title is not ours."""
         return cls(PERMANENT, BY_USER, 7, text)
 
+    @classmethod
+    def local_limit(cls, text: str) -> Self:
+        """There is no place for one association more; a later try may find one."""
+        return cls(TRANSIENT, BY_PRESENTATION, 2, text)
+
 
 class Admission(Protocol):
     """Decides on each association request."""
 
-    def admit(self, calling_ae_title: str, called_ae_title: str, address: str) -> Admitted:
-        """Who calls, as far as AE title and address tell. Raises Refused."""
+    def admit(self, caller: Caller) -> Admitted:
+        """Which peer calls. Raises Refused."""
+
+    def refused(self, caller: Caller, reason: str) -> None:
+        """A caller got no association, for a person to look at; must not raise."""

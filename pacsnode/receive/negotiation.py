@@ -18,6 +18,11 @@ from pacsnode.dimse import associate, pdus
 from pacsnode.dimse.associate import ContextResult, ProposedContext
 
 VERIFICATION: Final = "1.2.840.10008.1.1"
+COMMITMENT: Final = "1.2.840.10008.1.20.1"  # Storage Commitment Push Model
+PERFORMED_PROCEDURE_STEP: Final = "1.2.840.10008.3.1.2.3.3"
+AVAILABILITY_NOTIFICATION: Final = "1.2.840.10008.5.1.4.33"
+NORMALISED: Final = frozenset((COMMITMENT, PERFORMED_PROCEDURE_STEP, AVAILABILITY_NOTIFICATION))
+"""What is asked and told beside storage (PS3.4 annexes F, J, R): in one of the two uncompressed little endians."""
 _DICOM_ROOT: Final = "1.2.840.10008."
 _STORAGE_ARC: Final = "1.2.840.10008.5.1.4.1.1."
 
@@ -47,6 +52,7 @@ _LOSSY: Final = tuple(
         *("105", "105.1", "106", "106.1", "107", "108"),  # H.264 stereo, HEVC
     )
 )
+NORMALISED_TRANSFER_SYNTAXES: Final = (*_EXPLICIT_LITTLE_ENDIAN, "1.2.840.10008.1.2")
 TRANSFER_SYNTAXES: Final = _EXPLICIT_LITTLE_ENDIAN + _LOSSLESS + _OTHER_UNCOMPRESSED + _LOSSY
 """All we take, best first: it decides only where one context offers several. Lossy last, so that nobody compresses for
 us what he has whole; Implicit VR behind lossless, as it loses the VRs of private elements. Not JPIP, whose pixels lie
@@ -95,10 +101,12 @@ def negotiate(items: bytes) -> Negotiated:
 
 def _result(context: ProposedContext) -> ContextResult:
     fallback = "1.2.840.10008.1.2"  # not significant in a refusal (PS3.8 9.3.3.2), but some readers want one
-    if context.abstract_syntax != VERIFICATION and not is_storage(context.abstract_syntax):
+    normalised = context.abstract_syntax in NORMALISED
+    if context.abstract_syntax != VERIFICATION and not normalised and not is_storage(context.abstract_syntax):
         return ContextResult(context.context_id, associate.ABSTRACT_SYNTAX_NOT_SUPPORTED, fallback)
     offered = frozenset(context.transfer_syntaxes)
-    chosen = next((syntax for syntax in TRANSFER_SYNTAXES if syntax in offered), "")
+    served = NORMALISED_TRANSFER_SYNTAXES if normalised else TRANSFER_SYNTAXES
+    chosen = next((syntax for syntax in served if syntax in offered), "")
     if not chosen:
         return ContextResult(context.context_id, associate.TRANSFER_SYNTAXES_NOT_SUPPORTED, fallback)
     return ContextResult(context.context_id, associate.ACCEPTANCE, chosen)

@@ -1,4 +1,4 @@
-"""One association that a peer asked for, from its request to its end: C-ECHO and C-STORE (PS3.7 9.1, 9.3).
+"""One association that a peer asked for, from its request to its end: C-ECHO, C-STORE (PS3.7 9.1, 9.3), N-operations.
 
 In: a connection, who may do what, the archive. Out: instances handed to the archive, one answer a request. Answers
 0x0000 only after the archive's `commit`; never decodes a data set, never logs what is in one.
@@ -8,30 +8,40 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import traceback
-from collections.abc import Callable, Iterator
+import ssl
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
 from pacsnode.dicom.uids import is_safe
 from pacsnode.dimse import associate, commands, pdus
 from pacsnode.dimse.commands import CommandSet, Status
-from pacsnode.dimse.pdus import Aborted, AssociationLost, ProtocolViolation, ReleaseRequested
+from pacsnode.dimse.pdus import (
+    LEAST_RATE,
+    Aborted,
+    AssociationLost,
+    LeastRate,
+    ProtocolViolation,
+    ReleaseRequested,
+)
+from pacsnode.dimse.tls import why_failed
 from pacsnode.dimse.transport import Transport
 from pacsnode.errors import Rejected
-from pacsnode.handover import InstanceWriter, ObjectStore, Stored, StoreRequest
+from pacsnode.handover import ObjectStore, Stored, StoreRequest
 from pacsnode.receive.admission import (
     BY_ACSE,
-    BY_PRESENTATION,
     PERMANENT,
     STORE,
-    TRANSIENT,
     Admission,
     Admitted,
+    Caller,
     Refused,
 )
 from pacsnode.receive.counters import Counters
-from pacsnode.receive.negotiation import Negotiated, is_storage, negotiate
+from pacsnode.receive.mailbox import Mailbox
+from pacsnode.receive.negotiation import NORMALISED, Negotiated, is_storage, negotiate
+from pacsnode.receive.normalised import LONGEST_DATA_SET_BYTES, Notice, Notices
+from pacsnode.receive.transfer import Transfer
 
 _log: Final = logging.getLogger(__name__)
 
@@ -41,41 +51,56 @@ _AFFECTED_SOP_INSTANCE_UID: Final = 0x0000_1000
 
 @dataclass(frozen=True)
 class TimeLimits:
-    """For the whole A-ASSOCIATE-RQ, for each PDU, between two messages, and for the peer to close at the end."""
+    """For a TLS handshake and for the A-ASSOCIATE-RQ, for each PDU, between two messages, and for the peer to close at
+    the end; and how slowly a message may come."""
 
     request_s: float = 10.0
     pdu_s: float = 30.0
     idle_s: float = 300.0
     linger_s: float = 2.0
+    least_rate: LeastRate = LEAST_RATE
 
 
 @dataclass(frozen=True)
 class Service:
-    """What every association of a server shares. `on_stored` is called after each commit and must not raise."""
+    """What every association of a server shares. `on_stored` is called after each commit and must not raise.
+
+    Without `notices`, N-operations are answered as unknown.
+    """
 
     admission: Admission
     store: ObjectStore
     on_stored: Callable[[StoreRequest, Stored], None]
     counters: Counters
     limits: TimeLimits
+    notices: Notices | None = None
 
 
 class AcceptedAssociation:
     """One connection of a peer. `run` returns when it is over; `cancel` ends it from another thread."""
 
-    def __init__(self, transport: Transport, address: str, service: Service, claim: Callable[[], bool]) -> None:
+    def __init__(
+        self,
+        transport: Transport,
+        address: str,
+        service: Service,
+        claim: Callable[[Admitted], None],
+        tls_context: Callable[[], ssl.SSLContext] | None = None,
+    ) -> None:
         self._transport = transport
         self._address = address
         self._service = service
         self._claim = claim
+        self._tls_context = tls_context
         self._between_messages = True
         self._stopping = False
         self._calling_ae_title = self._called_ae_title = ""
+        self._mailbox: Mailbox | None = None
 
     def run(self) -> None:
         """Negotiate, serve, end: by release, by the peer's abort, or by ours."""
         try:
-            established = self._establish()
+            established = self._establish() if self._secured() else None
             if established is not None:
                 self._serve(*established)
         except ReleaseRequested:
@@ -88,6 +113,8 @@ class AcceptedAssociation:
             reason = lost.reason if isinstance(lost, ProtocolViolation) else pdus.NOT_SPECIFIED
             self._last_word(pdus.abort_pdu(pdus.BY_PROVIDER, reason))
         finally:
+            if self._mailbox is not None:
+                self._mailbox.close()
             self._transport.close(linger_s=self._service.limits.linger_s)
 
     def finish(self) -> None:
@@ -107,6 +134,22 @@ class AcceptedAssociation:
 
     # association request
 
+    def _secured(self) -> bool:
+        """Whether the line is what its port is for. The handshake is here, where a silent peer holds its own thread."""
+        if self._tls_context is None:
+            return True
+        try:
+            self._transport.secure(self._tls_context(), wait_s=self._service.limits.request_s)
+        except OSError as error:
+            self._service.counters.lost()
+            reason = (
+                f"no TLS: {'the handshake takes too long' if isinstance(error, TimeoutError) else why_failed(error)}"
+            )
+            _log.warning("connection from %s ended: %s", self._address, reason)
+            self._service.admission.refused(Caller("", "", self._address, tls=True), reason)
+            return False
+        return True
+
     def _establish(self) -> tuple[Admitted, Negotiated] | None:
         """Answer the A-ASSOCIATE-RQ; None when it was rejected."""
         limits = self._service.limits
@@ -114,18 +157,20 @@ class AcceptedAssociation:
         if kind != pdus.ASSOCIATE_RQ:
             raise ProtocolViolation("the first PDU is no association request", pdus.UNEXPECTED_PDU)
         version, self._called_ae_title, self._calling_ae_title = associate.titles(pdu)
+        titles = self._calling_ae_title, self._called_ae_title
+        caller = Caller(*titles, self._address, self._tls_context is not None, self._transport.certificate)
         try:
-            admitted = self._service.admission.admit(self._calling_ae_title, self._called_ae_title, self._address)
+            admitted = self._service.admission.admit(caller)
             if not version & 1:
                 raise Refused(PERMANENT, BY_ACSE, 2, "another protocol version")
             negotiated = negotiate(pdu[associate.ITEMS_OFFSET :])
             if negotiated.application_context != associate.APPLICATION_CONTEXT:
                 raise Refused(PERMANENT, 1, 2, "another application context")
-            if not self._claim():
-                raise Refused(TRANSIENT, BY_PRESENTATION, 2, "as many associations as the node allows")
+            self._claim(admitted)
         except Refused as refused:
             self._service.counters.rejected()
             _log.warning("association of %r from %s rejected: %s", self._calling_ae_title, self._address, refused)
+            self._service.admission.refused(caller, str(refused))
             self._last_word(pdus.reject_pdu(refused.result, refused.source, refused.reason))
             return None
         self._service.counters.accepted()
@@ -137,16 +182,25 @@ class AcceptedAssociation:
     # messages
 
     def _serve(self, admitted: Admitted, negotiated: Negotiated) -> None:
+        mailbox = self._mailbox = Mailbox(self._transport, negotiated.maximum_length)
         while not self._stopping:
-            context_id, command = self._read_command()
+            context_id, command = self._read_command(mailbox)
             if context_id not in negotiated.contexts:
                 raise ProtocolViolation("a message on a context that was not accepted")
             if command.command_field & commands.RESPONSE:
-                raise ProtocolViolation("a response to nothing")
+                if not mailbox.answered(command):
+                    raise ProtocolViolation("a response to nothing")
+                if command.has_data_set:
+                    self._drain(context_id)
+                continue
             if command.command_field == commands.C_CANCEL_RQ:
                 continue  # nothing of ours lasts long enough to be cancelled, and a cancel has no response
             if command.command_field == commands.C_STORE_RQ:
                 self._store(context_id, command, admitted, negotiated)
+                continue
+            if self._service.notices is not None and negotiated.contexts[context_id][0] in NORMALISED:
+                notice = self._notice(context_id, command, negotiated, mailbox)
+                self._answer(context_id, negotiated, self._service.notices.take(notice, admitted))
                 continue
             if command.has_data_set:
                 self._drain(context_id)
@@ -158,13 +212,14 @@ class AcceptedAssociation:
                 self._answer(context_id, negotiated, commands.response(command, unknown))
         raise AssociationLost("the node is stopping")
 
-    def _read_command(self) -> tuple[int, CommandSet]:
+    def _read_command(self, mailbox: Mailbox) -> tuple[int, CommandSet]:
         data = b""
         self._between_messages = True
         if self._stopping:  # asked between the check of the loop and the line above
             raise AssociationLost("the node is stopping")
+        wait_s = mailbox.attend(self._service.limits.idle_s)
         while True:
-            fragments = self._transport.read_fragments(wait_s=self._service.limits.idle_s)
+            fragments = self._transport.read_fragments(wait_s=wait_s)
             self._between_messages = False
             if not fragments.is_command:
                 raise ProtocolViolation("a data set without a command")
@@ -187,6 +242,20 @@ class AcceptedAssociation:
 
     def _answer(self, context_id: int, negotiated: Negotiated, response: bytes) -> None:
         self._transport.send(pdus.command_pdus(context_id, response, negotiated.maximum_length))
+
+    def _notice(self, context_id: int, command: CommandSet, negotiated: Negotiated, mailbox: Mailbox) -> Notice:
+        """An N-operation with its data set, which is small: where it is not, it is read to its end and forgotten."""
+        data: bytearray | None = bytearray()
+        is_last = not command.has_data_set
+        while not is_last:
+            pieces, is_last = self._pieces(context_id)
+            if data is not None and len(data) + sum(map(len, pieces)) <= LONGEST_DATA_SET_BYTES:
+                data += b"".join(pieces)
+            else:
+                data = None
+        caller = Caller(self._calling_ae_title, self._called_ae_title, self._address)
+        data_set = None if data is None else bytes(data)
+        return Notice(command, data_set, context_id, *negotiated.contexts[context_id], caller, mailbox)
 
     # C-STORE
 
@@ -218,7 +287,7 @@ class AcceptedAssociation:
 
     def _receive_object(self, context_id: int, request: StoreRequest) -> tuple[Stored | None, Status]:
         """Hand the data set to the archive; one the archive will not have is read to its end all the same."""
-        transfer = _Transfer(self._service.store)
+        transfer = Transfer(self._service.store)
         try:
             transfer.begin(request)
             is_last = False
@@ -234,63 +303,6 @@ class AcceptedAssociation:
         else:
             self._service.counters.stored(transfer.byte_count)
         return transfer.stored, transfer.failure or Status(commands.SUCCESS)
-
-
-class _Transfer:
-    """One object on its way to the archive. What the archive raises becomes the status of the answer, not an exception:
-    this is the edge at which an error of ours must not end the peer's association."""
-
-    def __init__(self, store: ObjectStore) -> None:
-        self._store = store
-        self._writer: InstanceWriter | None = None
-        self.stored: Stored | None = None
-        self.failure: Status | None = None
-        self.byte_count = 0
-
-    def begin(self, request: StoreRequest) -> None:
-        with self._as_status():
-            self._writer = self._store.begin(request)
-
-    def write(self, pieces: list[memoryview]) -> None:
-        if self._writer is None:
-            return
-        with self._as_status():
-            self._writer.write(pieces)
-            self.byte_count += sum(map(len, pieces))
-        if self.failure is not None:
-            self.abandon()
-
-    def commit(self) -> None:
-        writer, self._writer = self._writer, None
-        if writer is not None:
-            with self._as_status():
-                self.stored = writer.commit()
-
-    def abandon(self) -> None:
-        """Forget an object that was not committed; without effect after `commit`."""
-        writer, self._writer = self._writer, None
-        if writer is not None:
-            with self._as_status():
-                writer.abort()
-
-    @contextlib.contextmanager
-    def _as_status(self) -> Iterator[None]:
-        try:
-            yield
-        except Rejected as rejected:
-            self.failure = Status(rejected.status, rejected.comment)
-        except OSError as error:
-            _log.error("the archive failed: %s at %s", error.strerror, _place(error))
-            self.failure = Status(Rejected.OUT_OF_RESOURCES, "the archive cannot write now")
-        except Exception as error:  # noqa: BLE001  # the DIMSE edge
-            _log.error("the archive failed: %s at %s", type(error).__name__, _place(error))
-            self.failure = Status(commands.PROCESSING_FAILURE, "internal error, see the log of the node")
-
-
-def _place(error: BaseException) -> str:
-    """Where it was raised. Not its text, which may quote the data set."""
-    frames = traceback.extract_tb(error.__traceback__)
-    return f"{frames[-1].filename}:{frames[-1].lineno}" if frames else "unknown"
 
 
 def _refusal(command: CommandSet, admitted: Admitted) -> tuple[Status, int] | None:

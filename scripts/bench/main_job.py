@@ -22,7 +22,7 @@ from sending import variant
 from pacsnode.dimse.association import Association, contexts_for
 from pacsnode.dimse.part10 import read_meta
 from pacsnode.handover import Stored, StoreRequest
-from pacsnode.receive.admission import Admitted
+from pacsnode.receive.admission import Admitted, Caller
 from pacsnode.receive.server import ListenOptions, Server
 
 SR = "1.2.840.10008.5.1.4.1.1.88.34"
@@ -32,9 +32,12 @@ QUIET_S = 1.0
 class Forgetful:
     """A peer that takes everything and keeps nothing."""
 
-    def admit(self, calling_ae_title: str, called_ae_title: str, address: str) -> Admitted:
+    def admit(self, caller: Caller) -> Admitted:
         """Anybody."""
         return Admitted("anybody", "", frozenset({"store"}))
+
+    def refused(self, caller: Caller, reason: str) -> None:
+        """Nobody is."""
 
     def begin(self, request: StoreRequest) -> Forgetful:
         """Take one object."""

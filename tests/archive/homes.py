@@ -22,7 +22,7 @@ from pacsnode import schema
 from pacsnode.archive.recovery import Recovered, recover
 from pacsnode.archive.store import Archive
 from pacsnode.handover import Stored, StoreRequest
-from pacsnode.settings import Settings
+from pacsnode.settings import Settings, load
 
 CT = "1.2.840.10008.5.1.4.1.1.2"
 EXPLICIT = "1.2.840.10008.1.2.1"
@@ -51,7 +51,7 @@ def request(uid: str, *, peer: str = "ct-1", issuer: str = "CLINIC", syntax: str
 
 def home(folder: Path) -> Settings:
     """A migrated home."""
-    settings = Settings(home=folder / "home")
+    settings = load(home=folder / "home")
     schema.migrate(settings)
     return settings
 
@@ -106,7 +106,7 @@ def held_bytes(settings: Settings, uid: str) -> bytes:
 
 
 def main() -> None:
-    settings = Settings(home=Path(sys.argv[1]))
+    settings = load(home=Path(sys.argv[1]))
     started = archive(settings, owner=sys.argv[2])
     recover(started, settings.index_db)
     for number in itertools.count():

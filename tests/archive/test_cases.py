@@ -14,7 +14,7 @@ import pytest
 from pacsnode import schema
 from pacsnode.archive.cases import Cases, Pending, ResultRecord
 from pacsnode.handover import Candidate, Case, Clause, Decision, RuleVerdict
-from pacsnode.settings import Settings
+from pacsnode.settings import Settings, load
 
 CANDIDATE = Candidate("1.2.3", "chest-xray", ("chest",), ("1.2.3.1",), ("sr", "seg"), ("sender", "pacs"), 10, 20.0)
 VERDICT = RuleVerdict("chest", True, "Modality is CR", (Clause("Modality", "CR or DX", "CR", True),))
@@ -22,7 +22,7 @@ VERDICT = RuleVerdict("chest", True, "Modality is CR", (Clause("Modality", "CR o
 
 @pytest.fixture
 def settings(tmp_path: Path) -> Settings:
-    made = Settings(home=tmp_path / "home")
+    made = load(home=tmp_path / "home")
     schema.migrate(made)
     return made
 
@@ -100,11 +100,15 @@ def test_a_case_that_is_opened_twice_is_one_case_with_all_destinations(settings:
     assert audited(settings) == ["case opened"]
 
 
-def test_uniting_gives_the_new_destinations_once(cases: Cases) -> None:
+def test_uniting_tells_once_that_a_case_grew(cases: Cases) -> None:
     open_case(cases, "k1")
-    more = replace(CANDIDATE, send_to=("pacs", "ward"))
-    assert cases.unite("k1", more) == ("ward",)
-    assert cases.unite("k1", more) == ()
+    more = replace(CANDIDATE, send_to=("pacs", "ward"), results=("sc",))
+    assert cases.unite("k1", more)
+    assert not cases.unite("k1", more)
+    record = cases.get("k1")
+    assert record is not None
+    assert record.send_to == ("sender", "pacs", "ward")
+    assert record.case.results == ("sr", "seg", "sc")
 
 
 def test_the_most_urgent_are_taken_first_and_never_more_than_the_limit(cases: Cases) -> None:
@@ -153,7 +157,7 @@ def test_results_debts_and_the_end_are_one_transaction(settings: Settings, cases
 def test_a_parked_case_is_retried_by_another_process_while_work_runs(settings: Settings, cases: Cases) -> None:
     open_case(cases, "k1")
     cases.take(1)
-    cases.park("k1", "the model failed")
+    cases.park("k1", 1, "the model failed")
     assert cases.take(4) == []
     operator = Cases(settings.node_db)
     assert operator.retry("k1")
@@ -168,7 +172,7 @@ def test_a_case_that_is_done_cannot_be_parked_or_retried(settings: Settings, cas
     open_case(cases, "k1")
     cases.take(1)
     cases.finish("k1", [result("k1")], nothing)
-    cases.park("k1", "too late")
+    cases.park("k1", 1, "too late")
     assert not cases.retry("k1")
     record = cases.get("k1")
     assert record is not None

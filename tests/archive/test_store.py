@@ -8,6 +8,7 @@ import os
 import resource
 import shutil
 import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -17,6 +18,7 @@ import pydicom
 import pytest
 
 from pacsnode.archive import rows as archive_rows
+from pacsnode.archive.files import Arrival
 from pacsnode.archive.index import Index
 from pacsnode.archive.store import Archive
 from pacsnode.errors import Rejected
@@ -261,9 +263,7 @@ def test_two_processes_worth_of_archives_never_share_an_epoch(settings: Settings
     assert len({path.parts[-3] for path in on_disk(settings)}) == 2
 
 
-def test_a_row_that_the_index_cannot_take_does_not_harm_its_neighbours(
-    settings: Settings, node: Archive
-) -> None:
+def test_a_row_that_the_index_cannot_take_does_not_harm_its_neighbours(settings: Settings, node: Archive) -> None:
     rows(
         settings,
         "CREATE TRIGGER fault BEFORE INSERT ON instances WHEN new.sop_instance_uid = '1.2.6.6' "
@@ -359,15 +359,17 @@ def test_damaged_data_sets_never_break_the_archive(settings: Settings, node: Arc
     assert known == {str(path.relative_to(settings.files)) for path in on_disk(settings)}
 
 
-def test_the_duplicate_verdict_asks_for_the_same_transfer_syntax_too(settings: Settings, node: Archive) -> None:
+def test_the_duplicate_verdict_asks_for_the_same_transfer_syntax_too(
+    settings: Settings, node: Archive, tmp_path: Path
+) -> None:
     store(node, data_set("1.2.3.4"), request("1.2.3.4"))
     connection = node._connection
     held = connection.execute("SELECT * FROM instances").fetchone()
     row = archive_rows.NewRow(
         CT, "1.2.3.4", "1.2.840.10008.1.2", "x/y.dcm", held["dataset_sha256"], 1, "received",
-        archive_rows.Arrival("ct-1", "", "CT1", "PACSNODE", "", 0), 0, "", {}, (),
+        Arrival("ct-1", "", "CT1", "PACSNODE", "", 0), 0, "", {}, (),
     )  # fmt: skip
-    assert archive_rows.insert(connection, row).verdict == "aside"
+    assert archive_rows.insert(connection, row, tmp_path).verdict == "aside"
 
 
 def test_an_index_reads_while_the_archive_writes(settings: Settings, node: Archive) -> None:
@@ -380,3 +382,20 @@ def test_an_index_reads_while_the_archive_writes(settings: Settings, node: Archi
     assert index.changed_since(19) == [("1.2.3", 20)]
     assert io.StringIO(json.dumps([vars(line) for line in index.studies(5)])).read()
     index.close()
+
+
+def test_studies_show_tells_of_a_conflict_and_of_what_is_aside_and_no_name(settings: Settings, node: Archive) -> None:
+    store(node, data_set("1.2.3.4"), request("1.2.3.4"))
+    store(node, data_set("1.2.3.5", PatientName="Kim^Minji"), request("1.2.3.5"))
+    with pytest.raises(Rejected):
+        store(node, data_set("1.2.3.7", study="1.2.9"), request("1.2.3.6"))
+    for study, words in (("1.2.3", "CONFLICT    PatientName differs: stored, not routed"), ("1.2.9", "A900 SOPInst")):
+        shown = subprocess.run(
+            [sys.executable, "-m", "pacsnode", "studies", "show", study],
+            env=os.environ | {"PACSNODE_HOME": str(settings.home)},
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        assert words in shown.stdout
+        assert not any(secret in shown.stdout for secret in ("Kim", "Hong", "4711"))

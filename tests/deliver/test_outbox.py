@@ -13,14 +13,14 @@ import pytest
 from pacsnode import schema
 from pacsnode.database import connect, transaction, utc_us
 from pacsnode.deliver.outbox import FIRST_DELAY_S, LARGEST_BATCH, LONGEST_DELAY_S, Debt, Outbox, _delay_us, owe
-from pacsnode.settings import Settings
+from pacsnode.settings import Settings, load
 
 DAY_S = 86_400
 
 
 @pytest.fixture
 def settings(tmp_path: Path) -> Settings:
-    made = Settings(home=tmp_path / "home")
+    made = load(home=tmp_path / "home")
     schema.migrate(made)
     return made
 

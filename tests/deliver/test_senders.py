@@ -24,7 +24,7 @@ from pacsnode.dimse.part10 import read_meta
 from pacsnode.dimse.transport import Transport
 from pacsnode.errors import Permanent
 from pacsnode.peers import Peer
-from pacsnode.settings import Settings
+from pacsnode.settings import Settings, load
 
 STORESCP = Path("/usr/bin/storescp")
 PATIENCE_S = 30.0
@@ -117,7 +117,7 @@ class Node:
 
 @pytest.fixture
 def node(tmp_path: Path) -> Iterator[Node]:
-    settings = Settings(home=tmp_path / "home")
+    settings = load(home=tmp_path / "home")
     schema.migrate(settings)
     made = Node(settings, Outbox(settings.node_db, 86_400))
     yield made

@@ -9,6 +9,7 @@ from pathlib import Path
 from types import ModuleType
 
 import numpy as np
+import pydicom
 import pytest
 from pydicom.data import get_testdata_file
 from ruamel.yaml import YAML
@@ -18,7 +19,7 @@ pytest.importorskip("monai", reason="the bundle needs the `ai` extra")
 from pacsnode.infer.bundle import NetworkBundle, load_bundle
 from pacsnode.infer.catalogue import load_service
 from pacsnode.infer.measure import width_ratio
-from pacsnode.infer.run import infer
+from pacsnode.infer.run import READ_AS_NEGATIVE, infer
 
 ROOT = Path(__file__).resolve().parents[2]
 BUNDLE = ROOT / "models" / "chest-xray"
@@ -101,7 +102,8 @@ def test_the_node_gets_the_masks_that_were_evaluated(trainer: ModuleType) -> Non
     assert isinstance(node, NetworkBundle)
     picture = drawn_chest(700, 600)
     evaluated = trainer.load_bundle(WEIGHTS).segment(picture)
-    labels = node.label_map(trainer.scale_by_percentiles(picture))
+    labels, is_negative = node.label_map(trainer.scale_by_percentiles(picture))
+    assert not is_negative
     assert (labels == evaluated).all()
     assert width_ratio(labels, [3], [1, 2]) == pytest.approx(trainer.width_ratio(evaluated))
 
@@ -152,3 +154,19 @@ def test_the_same_seed_gives_the_same_samples_and_they_are_never_mirrored(traine
         columns = np.arange(truth.shape[2])
         right, left = ((truth[c].sum(0).numpy() * columns).sum() / truth[c].sum().item() for c in (1, 2))
         assert right < left
+
+
+def test_a_film_whose_header_names_the_wrong_polarity_is_read_as_its_negative_and_says_so(tmp_path: Path) -> None:
+    service = load_service(BUNDLE)
+    right = Path(str(get_testdata_file("RG1_UNCR.dcm", download=False)))
+    wrong = tmp_path / "wrong.dcm"
+    dataset = pydicom.dcmread(right)
+    dataset.PhotometricInterpretation = "MONOCHROME2"  # the pixels are MONOCHROME1
+    dataset.save_as(wrong)
+    bundle = NetworkBundle(service, "cpu")
+    group, same = (infer(service, bundle, "cpu", [path]).groups[0] for path in (right, wrong))
+    assert READ_AS_NEGATIVE not in group.notes
+    assert READ_AS_NEGATIVE in same.notes
+    assert group.label_map is not None
+    assert same.label_map is not None
+    assert (group.label_map == same.label_map).mean() > 0.99

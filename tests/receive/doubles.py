@@ -19,7 +19,7 @@ from pydicom.data import get_testdata_file
 
 from pacsnode.dimse import associate, commands, pdus
 from pacsnode.handover import InstanceWriter, Stored, StoreRequest
-from pacsnode.receive.admission import Admitted, Refused
+from pacsnode.receive.admission import Admitted, Caller, Refused
 from pacsnode.receive.server import ListenOptions, Server
 
 VERIFICATION = "1.2.840.10008.1.1"
@@ -84,13 +84,18 @@ class Door:
     """Admits every calling AE title but STRANGER, to PACSNODE alone."""
 
     may: frozenset[str] = frozenset({"store"})
+    associations: int = 0
+    turned_away: list[tuple[Caller, str]] = field(default_factory=list)
 
-    def admit(self, calling_ae_title: str, called_ae_title: str, address: str) -> Admitted:
-        if called_ae_title != "PACSNODE":
+    def admit(self, caller: Caller) -> Admitted:
+        if caller.called_ae_title != "PACSNODE":
             raise Refused.called_ae_title("no such AE title here")
-        if calling_ae_title in ("STRANGER", ""):
+        if caller.calling_ae_title in ("STRANGER", ""):
             raise Refused.calling_ae_title("not a peer")
-        return Admitted(peer=calling_ae_title.lower(), issuer="HOSPITAL", may=self.may)
+        return Admitted(caller.calling_ae_title.lower(), "HOSPITAL", self.may, self.associations)
+
+    def refused(self, caller: Caller, reason: str) -> None:
+        self.turned_away.append((caller, reason))
 
 
 class Node:
