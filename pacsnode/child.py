@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from pacsnode import findings, telemetry
 from pacsnode.errors import Permanent
-from pacsnode.handover import RESULT_KINDS, Case, EncodeRequest, NodeIdentity
+from pacsnode.handover import Case, EncodeRequest, NodeIdentity
 from pacsnode.infer import compute
 from pacsnode.infer.catalogue import Service, load_service
 from pacsnode.infer.compute import Message
@@ -92,8 +92,8 @@ def main() -> None:
 
         folder = Path(request["folder"])
         lists = {k: tuple(request["case"][k]) for k in ("rules", "instances")}
-        # Every kind is made, whatever the rules ask for today: the SR refers to the SEG, and one key has one SR.
-        case = Case(**(request["case"] | lists | {"results": RESULT_KINDS}))
+        kinds = tuple(request["kinds"])
+        case = Case(**(request["case"] | lists | {"results": kinds}))
         objects = build(
             findings.load(folder),
             EncodeRequest(
@@ -106,7 +106,7 @@ def main() -> None:
                 tuple(Path(p) for p in request["predecessors"]),
             ),
         )
-        write_objects(folder, objects)
+        write_objects(folder, kinds, objects)
         return {"objects": len(objects)}
 
     compute.serve({"warm": warm, "infer": infer, "encode": encode})

@@ -7,6 +7,7 @@ import shutil
 import sys
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 from pacsnode.archive.cases import Cases
@@ -80,7 +81,9 @@ class Work:
             [
                 Step("infer", self._workflow.infer),
                 Step("encode", self._workflow.encode),
-                Step("keep", self._keep),
+                Step("keep reports", lambda key: self._keep(key, self._workflow.keep_reports)),
+                Step("draw", self._workflow.draw),
+                Step("keep pictures", lambda key: self._keep(key, self._workflow.keep_pictures)),
             ],
             self._park,
         )
@@ -147,8 +150,8 @@ class Work:
         stop.wait()
         self._bell.ring()
 
-    def _keep(self, key: str) -> None:
-        self._workflow.keep_and_owe(key)
+    def _keep(self, key: str, keep: Callable[[str], None]) -> None:
+        keep(key)
         self._senders.wake()
         self._bell.ring()
 

@@ -1,6 +1,7 @@
 """The life of a case, top to bottom: the only module that knows the order of the stages.
 
-    a study changed → consider (decide) → candidates → whole? → open a case → infer → encode → keep and owe → delivered
+    a study changed → consider (decide) → candidates → whole? → open a case → infer → encode → keep and
+    owe SR and SEG → draw → keep and owe the pictures
 
 Every step has a key and may be repeated: after a kill it is, with the same UIDs and the same bytes.
 """
@@ -17,16 +18,16 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from pacsnode import findings
-from pacsnode.archive.cases import CaseRecord, Cases, Pending, result_record
+from pacsnode.archive.cases import CaseRecord, Cases, Pending, ResultRecord, result_record
 from pacsnode.archive.index import Index
 from pacsnode.archive.store import Archive
 from pacsnode.complete.policy import policy
 from pacsnode.database import boot_id, boot_us, utc_us
 from pacsnode.deliver.outbox import owe
 from pacsnode.dimse.part10 import read_meta
-from pacsnode.encode.results import RECORD, read_objects
+from pacsnode.encode.results import is_recorded, read_objects
 from pacsnode.errors import Permanent, Rejected, Transient
-from pacsnode.handover import Candidate, Case, NodeIdentity, StoreRequest, Study
+from pacsnode.handover import Candidate, Case, NodeIdentity, ResultKind, StoreRequest, Study
 from pacsnode.infer.catalogue import Service
 from pacsnode.infer.compute import ComputeKeeper
 from pacsnode.owing import Owing, Site
@@ -39,6 +40,9 @@ log = Log(__name__)
 MILLISECOND_US = 1000
 ENCODE_LIMIT_S = 300.0
 ENCODE_MEMORY_MB = 6000
+REPORTS: tuple[ResultKind, ...] = ("seg", "sr")
+PICTURES: tuple[ResultKind, ...] = ("sc",)
+"""Every kind is made, whatever the rules ask for today: the SR refers to the SEG, and one key has one SR."""
 
 
 @dataclass(frozen=True)
@@ -180,10 +184,32 @@ class Workflow:
         self._cases.note_timing(key, {"infer_s": time.monotonic() - begun, "network_s": reply["network_s"]})
 
     def encode(self, key: str) -> None:
-        """Make the DICOM objects; they lie in `runs/<key>/` afterwards."""
+        """Make SR and SEG; they lie in `runs/<key>/` afterwards."""
+        self._encode(key, REPORTS)
+
+    def keep_reports(self, key: str) -> None:
+        """Archive SR and SEG and owe them: the reader need not wait for the pictures."""
+        self._keep_and_owe(key, REPORTS, is_last=False)
+
+    def draw(self, key: str) -> None:
+        """Make the pictures for viewers that show neither SR nor SEG."""
+        self._encode(key, PICTURES)
+
+    def keep_pictures(self, key: str) -> None:
+        """Archive and owe the pictures: the case is done."""
+        self._keep_and_owe(key, PICTURES, is_last=True)
+
+    def park(self, key: str, attempt: int, reason: str) -> None:
+        """The case cannot go on."""
+        log.warning("case parked", case=key, reason=reason)
+        self._cases.park(key, attempt, reason)
+
+    # --- parts of the steps
+
+    def _encode(self, key: str, kinds: tuple[ResultKind, ...]) -> None:
         record = self._record(key)
         folder = self._settings.runs / key
-        if self._cases.results(key) or (folder / RECORD).exists():
+        if self._archived(key, kinds) or is_recorded(folder, kinds):
             return
         begun = time.monotonic()
         predecessors = [r for r in self._cases.results(record.case.supersedes) if r.kind == "sr"]
@@ -191,6 +217,7 @@ class Workflow:
             "encode",
             {
                 "case": _plain_case(record.case),
+                "kinds": kinds,
                 "node": [self._node.ae_title, self._node.device_uid, self._node.version],
                 "sources": self._files(record.case),
                 "folder": str(folder.absolute()),
@@ -202,30 +229,27 @@ class Workflow:
             time_limit_s=ENCODE_LIMIT_S,
             memory_limit_mb=ENCODE_MEMORY_MB,
         )
-        self._cases.note_timing(key, {"encode_s": time.monotonic() - begun})
+        spent = "encode_s" if kinds == REPORTS else "draw_s"
+        self._cases.note_timing(key, {spent: time.monotonic() - begun})
 
-    def keep_and_owe(self, key: str) -> None:
-        """Archive the objects, then enter results and debts in one transaction: the case is done."""
+    def _keep_and_owe(self, key: str, kinds: tuple[ResultKind, ...], *, is_last: bool) -> None:
         record = self._record(key)
-        results = self._cases.results(key)
+        results = self._archived(key, kinds)
         if not results:
-            objects = read_objects(self._settings.runs / key)
-            results = [result_record(record.case, made, self._keep(record.case, made.path)) for made in objects]
+            made = read_objects(self._settings.runs / key, kinds)
+            results = [result_record(record.case, one, self._keep(record.case, one.path)) for one in made]
         debts = self.owing.debts(record, results)
         case = record.case
-        self._cases.finish(
+        self._cases.add_results(
             key,
             results,
             lambda connection: owe(connection, key, case.study_instance_uid, record.priority, debts),
+            is_last=is_last,
         )
-        log.info("case done", case=key, service=case.service, results=len(results), destinations=len(debts))
+        log.info("results kept", case=key, service=case.service, results=len(results), destinations=len(debts))
 
-    def park(self, key: str, attempt: int, reason: str) -> None:
-        """The case cannot go on."""
-        log.warning("case parked", case=key, reason=reason)
-        self._cases.park(key, attempt, reason)
-
-    # --- parts of the steps
+    def _archived(self, key: str, kinds: tuple[ResultKind, ...]) -> list[ResultRecord]:
+        return [r for r in self._cases.results(key) if r.kind in kinds]
 
     def _record(self, key: str) -> CaseRecord:
         record = self._cases.get(key)

@@ -252,8 +252,10 @@ class Cases:
             ).fetchone()
         return int(row[0])
 
-    def finish(self, key: str, results: Sequence[ResultRecord], owe: Callable[[sqlite3.Connection], None]) -> None:
-        """Results recorded, deliveries owed, case done: one transaction."""
+    def add_results(
+        self, key: str, results: Sequence[ResultRecord], owe: Callable[[sqlite3.Connection], None], *, is_last: bool
+    ) -> None:
+        """Results recorded and deliveries owed, and with the last of them the case done: one transaction."""
         with self.transaction() as connection:
             connection.executemany(
                 "INSERT OR IGNORE INTO results VALUES (?, ?, ?, ?, ?, ?, ?)",
@@ -263,10 +265,11 @@ class Cases:
                 ],
             )
             owe(connection)
-            connection.execute(
-                "UPDATE cases SET state = 'done', reason = '', finished_utc_us = ? WHERE key = ?", (utc_us(), key)
-            )
-            audit.record(connection, "case done", case=key, results=[r.sop_instance_uid for r in results])
+            if is_last:
+                connection.execute(
+                    "UPDATE cases SET state = 'done', reason = '', finished_utc_us = ? WHERE key = ?", (utc_us(), key)
+                )
+                audit.record(connection, "case done", case=key)
 
     def results(self, key: str) -> list[ResultRecord]:
         """Archived results of a case."""

@@ -95,13 +95,14 @@ class Index:
         ).fetchone()
         return None if row is None else _instance(row)
 
-    def copies(self, sop_instance_uid: str) -> list[Copy]:
-        """The instance, then what else arrived under its UID; none where the instance is not held."""
+    def copies(self, sop_instance_uid: str, peer: str) -> list[Copy]:
+        """The instance, then what else `peer` sent under its UID; none where the instance is not held."""
         held = self._connection.execute(
             "SELECT path, dataset_sha256, sop_class_uid FROM instances WHERE sop_instance_uid = ?", (sop_instance_uid,)
         ).fetchall()
         beside = self._connection.execute(
-            "SELECT path, dataset_sha256, '' FROM aside WHERE sop_instance_uid = ?", (sop_instance_uid,)
+            "SELECT path, dataset_sha256, '' FROM aside WHERE sop_instance_uid = ? AND peer = ?",
+            (sop_instance_uid, peer),
         ).fetchall()
         return [Copy(*row) for row in (*held, *beside)] if held else []
 

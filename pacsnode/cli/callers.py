@@ -114,7 +114,7 @@ def _peer(directory: Directory, name: str, entry: dict[str, Any]) -> Peer:
     try:
         peer = PeersFile.model_validate({"version": 1, "peers": {name: entry}}).peers[name]
     except ValidationError as error:
-        told = [f"{e['loc'][-1]}: {e.get('ctx', {}).get('text', e['msg'])}" for e in error.errors()]
+        told = [f"{'.'.join(map(str, e['loc'][2:]))}: {e.get('ctx', {}).get('text', e['msg'])}" for e in error.errors()]
         raise ConfigError("\n".join(told)) from None
     if problems := mistakes({**directory.peers, name: peer}):
         raise ConfigError("\n".join(problem.text for problem in problems))

@@ -7,8 +7,7 @@ a source, never names a file after anything from the wire.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable
 from functools import partial
 from typing import TypeVar
 
@@ -18,7 +17,7 @@ from pacsnode.encode import conformance
 from pacsnode.encode.header import part_10, stamp
 from pacsnode.encode.normalise import read_header
 from pacsnode.encode.provenance import DerivedUIDs, Origin
-from pacsnode.encode.secondary_capture import Page, is_drawable, page, secondary_capture
+from pacsnode.encode.secondary_capture import is_drawable, secondary_capture
 from pacsnode.encode.seg import segmentation
 from pacsnode.encode.sr import report
 from pacsnode.errors import Permanent
@@ -31,17 +30,7 @@ Built = TypeVar("Built")
 def encode(findings: Findings, request: EncodeRequest) -> tuple[ResultObject, ...]:
     """Write the objects that the case's rules ask for. Raises Permanent where one would not be right."""
     origin = _origin(findings, request)
-    with ThreadPoolExecutor(1, "drawing") as drawer:  # numpy and Pillow draw while highdicom builds
-        pages = {
-            index: drawer.submit(page, group, origin)
-            for index, group in enumerate(findings.groups, start=1)
-            if "sc" in request.case.results and is_drawable(group)
-        }
-        return _objects(findings, origin, pages)
-
-
-def _objects(findings: Findings, origin: Origin, pages: Mapping[int, Future[Page]]) -> tuple[ResultObject, ...]:
-    wanted = origin.request.case.results
+    wanted = request.case.results
     results: list[ResultObject] = []
     segmentations: dict[int, Dataset] = {}
     if "seg" in wanted:
@@ -53,9 +42,11 @@ def _objects(findings: Findings, origin: Origin, pages: Mapping[int, Future[Page
     if "sr" in wanted:
         dataset = _built("sr", partial(report, origin, segmentations))
         results.append(_written(dataset, origin, "sr", 1))
-    for index, drawn in pages.items():
-        dataset = _built("sc", partial(secondary_capture, findings.groups[index - 1], index, origin, drawn))
-        results.append(_written(dataset, origin, "sc", index))
+    if "sc" in wanted:
+        for index, group in enumerate(findings.groups, start=1):
+            if is_drawable(group):
+                dataset = _built("sc", partial(secondary_capture, group, index, origin))
+                results.append(_written(dataset, origin, "sc", index))
     return tuple(results)
 
 

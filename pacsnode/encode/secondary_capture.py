@@ -6,8 +6,6 @@ patient and study yet (see `header.stamp`). The pixels say that the result is un
 
 from __future__ import annotations
 
-from concurrent.futures import Future
-
 import highdicom as hd
 import numpy as np
 from numpy.typing import NDArray
@@ -26,15 +24,12 @@ SOURCE_IMAGE = Concept("121322", "DCM", "Source image for image processing opera
 SOURCE_OF_MEASUREMENT = Concept("121112", "DCM", "Source of Measurement")
 
 
-Page = NDArray[np.uint8]
-
-
 def is_drawable(group: Group) -> bool:
     """Whether there is something to draw."""
     return group.picture is not None or group.trace is not None
 
 
-def page(group: Group, origin: Origin) -> Page:
+def page(group: Group, origin: Origin) -> NDArray[np.uint8]:
     """(rows, columns, 3) uint8: what the capture shows."""
     if group.trace is not None:
         return ecg_page(group, group.trace, origin.algorithm)
@@ -43,12 +38,12 @@ def page(group: Group, origin: Origin) -> Page:
     return image_page(group, group.picture, origin.algorithm)
 
 
-def secondary_capture(group: Group, index: int, origin: Origin, drawn: Future[Page]) -> Dataset:
-    """The SC image of `group`, once its page is drawn."""
+def secondary_capture(group: Group, index: int, origin: Origin) -> Dataset:
+    """The SC image of `group`."""
     header = origin.sources[group.source[0]]
     dataset = hd.sc.SCImage.from_ref_dataset(
         ref_dataset=evidence(header),
-        pixel_array=drawn.result(),
+        pixel_array=page(group, origin),
         photometric_interpretation=hd.PhotometricInterpretationValues.RGB,
         bits_allocated=8,
         coordinate_system=hd.CoordinateSystemNames.PATIENT,

@@ -87,7 +87,7 @@ class NetworkBundle:
         """Preprocessing and network. Raises Permanent when the network's output is not finite."""
         with torch.inference_mode():
             data: dict[str, Any] = self._before({"image": image})
-            batch = data["image"].as_tensor()[None].to(self._device)
+            batch = data["image"][None].to(self._device)
             begun = time.perf_counter()
             logits = self._inferer(batch, self._network)[0].cpu()
             self.network_s += time.perf_counter() - begun

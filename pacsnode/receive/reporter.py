@@ -117,7 +117,7 @@ class Reporter:
                 self._unchecked.set()
 
     def _check(self, asked: Commitment) -> None:
-        failures = self._verifier.failures(asked.references, self._stopping.is_set)
+        failures = self._verifier.failures(asked, self._stopping.is_set)
         if failures is None:
             return
         self._ledger.checked(asked.id, failures)

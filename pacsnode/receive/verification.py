@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 
 from pacsnode.archive.index import Copy, Index
@@ -16,6 +16,7 @@ from pacsnode.dimse import commands
 from pacsnode.dimse.part10 import read_meta
 from pacsnode.errors import Permanent
 from pacsnode.receive.commitment import Reference
+from pacsnode.receive.ledger import Commitment
 from pacsnode.telemetry import Log
 
 log = Log(__name__)
@@ -32,22 +33,22 @@ class Verifier:
         """Give the connection back."""
         self._index.close()
 
-    def failures(self, references: Sequence[Reference], stopping: Callable[[], bool]) -> list[int] | None:
+    def failures(self, asked: Commitment, stopping: Callable[[], bool]) -> list[int] | None:
         """The FailureReason of each reference (PS3.3 C.14), in their order; None when `stopping` in between."""
         found = []
-        for reference in references:
+        for reference in asked.references:
             if stopping():
                 return None
-            found.append(self._failure(reference))
+            found.append(self._failure(reference, asked.peer))
         return found
 
-    def _failure(self, reference: Reference) -> int:
-        copies = self._index.copies(reference.sop_instance_uid)
+    def _failure(self, reference: Reference, peer: str) -> int:
+        copies = self._index.copies(reference.sop_instance_uid, peer)
         if not copies:
             return commands.NO_SUCH_OBJECT_INSTANCE
         if copies[0].sop_class_uid != reference.sop_class_uid:
             return commands.CLASS_INSTANCE_CONFLICT
-        for copy in copies:  # a peer that sent other bytes under the UID again may mean those
+        for copy in copies:  # a peer that sent other bytes under the UID too may mean those
             why = self._why_unsafe(copy)
             if why:
                 log.error("an image cannot be committed", path=copy.path, reason=why)

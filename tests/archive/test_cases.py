@@ -118,7 +118,7 @@ def test_the_most_urgent_are_taken_first_and_never_more_than_the_limit(cases: Ca
     assert [r.case.key for r in cases.take(2)] == ["stat", "early"]
     assert cases.take(2) == []
     assert cases.waiting_count() == 1
-    cases.finish("stat", [], nothing)
+    cases.add_results("stat", [], nothing, is_last=True)
     assert [r.case.key for r in cases.take(2)] == ["late"]
 
 
@@ -143,13 +143,13 @@ def test_results_debts_and_the_end_are_one_transaction(settings: Settings, cases
         raise RuntimeError("killed here")
 
     with pytest.raises(RuntimeError):
-        cases.finish("k1", [result("k1")], fail)
+        cases.add_results("k1", [result("k1")], fail, is_last=True)
     record = cases.get("k1")
     assert record is not None
     assert record.state == "running"
     assert cases.results("k1") == []
     for _ in range(2):  # the step may be repeated
-        cases.finish("k1", [result("k1")], nothing)
+        cases.add_results("k1", [result("k1")], nothing, is_last=True)
     assert cases.results("k1") == [result("k1")]
     assert [r.case.key for r in cases.listing("done", 10)] == ["k1"]
 
@@ -171,7 +171,7 @@ def test_a_parked_case_is_retried_by_another_process_while_work_runs(settings: S
 def test_a_case_that_is_done_cannot_be_parked_or_retried(settings: Settings, cases: Cases) -> None:
     open_case(cases, "k1")
     cases.take(1)
-    cases.finish("k1", [result("k1")], nothing)
+    cases.add_results("k1", [result("k1")], nothing, is_last=True)
     cases.park("k1", 1, "too late")
     assert not cases.retry("k1")
     record = cases.get("k1")
@@ -233,7 +233,7 @@ def test_many_threads_work_on_one_connection(cases: Cases) -> None:
         with cases.transaction():
             cases.unite(key, replace(CANDIDATE, send_to=("ward",)))
             assert cases.get(key) is not None
-        cases.finish(key, [result(key)], nothing)
+        cases.add_results(key, [result(key)], nothing, is_last=True)
 
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(live, range(80)))

@@ -1,4 +1,4 @@
-"""A receiving node as it is run: real archive, real admission, the list of the refused, on free ports of this machine."""
+"""A receiving node as it is run: real archive, real admission, the list of the refused, on free ports."""
 
 from __future__ import annotations
 
@@ -127,7 +127,9 @@ def another_modality(site: Site) -> Iterator[None]:
         assert other.read_status().status.is_success
         other.release()
     file = ct_file(site.folder, OTHERS_FILE)
-    sent = run_tool(dcmtk("storescu"), "-aet", "OTHER", "-aec", "PACSNODE", "127.0.0.1", str(site.server.port), str(file))
+    sent = run_tool(
+        dcmtk("storescu"), "-aet", "OTHER", "-aec", "PACSNODE", "127.0.0.1", str(site.server.port), str(file)
+    )
     assert sent.returncode == 0, sent.stderr
     assert homes.held_bytes(site.settings, OTHERS_OBJECT) == data
     assert {OTHERS_OBJECT, OTHERS_FILE} <= site.held()

@@ -150,7 +150,7 @@ def test_other_bytes_under_the_same_uid_are_looked_at_too(site: Site) -> None:
         modality.store(association, "1.9.1")
         other = homes.data_set("1.9.1", pixels=70)
         ours = homes.archive(site.settings, owner="work")
-        assert homes.store(ours, other, homes.request("1.9.1")).verdict == "aside"
+        assert homes.store(ours, other, homes.request("1.9.1", peer="modality")).verdict == "aside"
         ours.close()
         modality.ask(association, ["1.9.1"])
         assert modality.result().safe == ["1.9.1"]

@@ -19,7 +19,7 @@ from pacsnode.dimse import commands, pdus
 from tests.archive import homes
 from tests.receive.commitments import Site
 from tests.receive.doubles import RawClient, p_data, pdv
-from tests.receive.test_nested import deep
+from tests.receive.test_nested import deep, encoded
 
 MPPS = str(ModalityPerformedProcedureStep)
 STEP = "1.7.1"
@@ -178,7 +178,7 @@ def n_create(data_set: bytes, sop_class: str = MPPS) -> bytes:
 @pytest.mark.parametrize(
     ("data_set", "status"),
     [
-        (deep(60_000, ExplicitVRLittleEndian), 0x0110),
+        (deep(40_000, ExplicitVRLittleEndian), 0x0110),
         (b"rubbish!" * 10, 0x0110),
         (bytes(2 << 20), 0x0213),
         (bytes(9 << 20), 0x0213),
@@ -188,9 +188,12 @@ def test_a_hostile_data_set_is_refused_and_the_association_goes_on(site: Site, d
     with RawClient(site.port).associate(((MPPS, (ExplicitVRLittleEndian,)),)) as client:
         client.send(n_create(data_set))
         assert client.read_status().status.code == status
-        client.send(n_create(b"", sop_class="1.2.3"))
+        client.send(n_create(encoded(created(), ExplicitVRLittleEndian), sop_class="1.2.3"))
+        assert client.read_status().status.code == 0x0118
+        client.send(n_create(encoded(created(), ExplicitVRLittleEndian)))
+        assert client.read_status().status.is_success
         client.release()
-    assert site.rows("SELECT count(*) FROM evidence") == [(0,)]
+    assert site.rows("SELECT count(*) FROM evidence") == [(1,)]
 
 
 def test_an_operation_that_is_not_served_says_so(association: Any) -> None:

@@ -169,15 +169,14 @@ def test_what_was_whole_before_an_abort_stays_and_the_torn_object_goes(
 ) -> None:
     caplog.set_level(logging.INFO)
     whole = homes.data_set("1.2.1")
-    with another_modality(site):
-        with site.client() as client:
-            client.send(store_command("1.2.1") + p_data(pdv(1, 2, whole)))
-            assert client.read_status().status.is_success
-            client.send(store_command("1.2.2") + p_data(pdv(1, 0, whole[:90])))
-            wait_for(site.torn, bool)
-            client.send(end)
-            client.socket.shutdown(socket.SHUT_WR)
-            wait_for(site.server.counts, lambda counts: counts.active == 1)
+    with another_modality(site), site.client() as client:
+        client.send(store_command("1.2.1") + p_data(pdv(1, 2, whole)))
+        assert client.read_status().status.is_success
+        client.send(store_command("1.2.2") + p_data(pdv(1, 0, whole[:90])))
+        wait_for(site.torn, bool)
+        client.send(end)
+        client.socket.shutdown(socket.SHUT_WR)
+        wait_for(site.server.counts, lambda counts: counts.active == 1)
     assert homes.held_bytes(site.settings, "1.2.1") == whole
     assert "1.2.2" not in site.held()
     assert any("MODALITY" in record.getMessage() for record in caplog.records)
@@ -188,7 +187,8 @@ def test_what_was_whole_before_an_abort_stays_and_the_torn_object_goes(
 )
 def test_a_uid_that_is_none_is_refused_before_anything_is_written(site: Site, uid: str) -> None:
     command = commands.store_request(7, CT, "1.2.3.4").replace(
-        struct.pack("<HHI", 0, 0x1000, 8) + b"1.2.3.4\0", struct.pack("<HHI", 0, 0x1000, len(uid.encode())) + uid.encode()
+        struct.pack("<HHI", 0, 0x1000, 8) + b"1.2.3.4\0",
+        struct.pack("<HHI", 0, 0x1000, len(uid.encode())) + uid.encode(),
     )
     with another_modality(site), site.client() as client:
         client.send(p_data(pdv(1, 3, command)) + p_data(pdv(1, 2, homes.data_set("1.2.3.4"))))
@@ -260,7 +260,9 @@ def test_a_deflate_bomb_is_kept_as_it_came_and_never_unpacked(site: Site) -> Non
 
 def nested(depth: int, inner: bytes = b"") -> bytes:
     """Sequences of undefined length, one in the other."""
-    opening = struct.pack("<HH2sxxI", 0x0040, 0x0275, b"SQ", 0xFFFFFFFF) + struct.pack("<HHI", 0xFFFE, 0xE000, 0xFFFFFFFF)
+    opening = struct.pack("<HH2sxxI", 0x0040, 0x0275, b"SQ", 0xFFFFFFFF) + struct.pack(
+        "<HHI", 0xFFFE, 0xE000, 0xFFFFFFFF
+    )
     closing = struct.pack("<HHI", 0xFFFE, 0xE00D, 0) + struct.pack("<HHI", 0xFFFE, 0xE0DD, 0)
     return opening * depth + inner + closing * depth
 

@@ -145,11 +145,10 @@ def test_a_fingerprint_binds_as_a_name_does(
 def test_certificates_of_clients_can_be_left_out_by_setting(
     tmp_path: Path, authority: Authority, node_pair: Pair, modality_pair: Pair, wanted: str, anonymous: bool
 ) -> None:
-    with over_tls(tmp_path, authority, node_pair, tls_client_certificate=wanted) as site:
-        with another_modality(site):
-            taken, told = send(site, None if anonymous else modality_pair, "1.2.5", "MODALITY")
-            assert taken, told
-            assert send(site, None if anonymous else modality_pair, "1.2.6", "BOUND")[0] is not anonymous
+    with over_tls(tmp_path, authority, node_pair, tls_client_certificate=wanted) as site, another_modality(site):
+        taken, told = send(site, None if anonymous else modality_pair, "1.2.5", "MODALITY")
+        assert taken, told
+        assert send(site, None if anonymous else modality_pair, "1.2.6", "BOUND")[0] is not anonymous
 
 
 # ------------------------------------------------------------------------------------------------ silence, age
@@ -195,7 +194,7 @@ def test_old_versions_and_weak_suites_are_refused(site: Site, modality_pair: Pai
             context.set_ciphers("AES128-SHA:AES128-GCM-SHA256")
     with another_modality(site):
         raw = socket.create_connection(("127.0.0.1", site.server.tls_port), timeout=20)
-        with raw, pytest.raises(ssl.SSLError, match="(?i)alert|protocol"):
+        with raw, pytest.raises(ssl.SSLError, match=r"(?i)alert|protocol"):
             context.wrap_socket(raw)
 
 
