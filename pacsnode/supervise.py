@@ -20,7 +20,8 @@ from pacsnode.telemetry import Log
 
 log = Log(__name__)
 
-LONGEST_BACK_OFF_S = 30.0
+LONGEST_BACK_OFF_S = 5.0
+"""Modalities wait at the door: a role that fails often still gets its chance every few seconds."""
 STABLE_AFTER_S = 60.0
 STOP_GRACE_S = 30.0
 CONFIGURATION_EXIT_CODES = (2, 3)

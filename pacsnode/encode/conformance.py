@@ -19,7 +19,7 @@ from pydicom.dataset import Dataset
 from pydicom.multival import MultiValue
 
 from pacsnode.dicom import uids
-from pacsnode.encode.header import STANDARD_ROOT, identity_keywords
+from pacsnode.encode.header import STANDARD_ROOT, identity_keywords, is_left_out
 from pacsnode.encode.normalise import UTF_8
 from pacsnode.encode.provenance import Origin
 from pacsnode.errors import Permanent
@@ -70,7 +70,7 @@ def check(content: bytes, origin: Origin, kind: ResultKind, index: int) -> None:
 def _check_identity(dataset: Dataset, header: Dataset) -> None:
     for keyword in sorted(identity_keywords()):
         ours, theirs = _plain(dataset.get(keyword)), _plain(header.get(keyword))
-        if ours != theirs:
+        if ours != theirs and not (keyword not in dataset and is_left_out(header[keyword])):
             raise Permanent(f"{keyword} of the result is not that of its source")
 
 

@@ -11,9 +11,11 @@ from io import BytesIO
 
 import pydicom.config
 from highdicom._standard_utils import get_module_attribute_map
+from pydicom.dataelem import DataElement
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.filewriter import dcmwrite
 from pydicom.uid import ExplicitVRLittleEndian
+from pydicom.valuerep import validate_value
 
 from pacsnode.dicom.uids import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 from pacsnode.encode.provenance import Origin, processing_equipment
@@ -29,6 +31,7 @@ _IDENTITY_MODULES = (
     "clinical-trial-subject",
     "clinical-trial-study",
 )
+_FORMAL_VRS = frozenset({"AS", "CS", "DA", "DS", "DT", "IS", "TM", "UI"})
 _WANTED_BY_HIGHDICOM = (
     "PatientID",
     "PatientName",
@@ -49,6 +52,30 @@ def identity_keywords() -> frozenset[str]:
     return frozenset(str(a["keyword"]) for m in _IDENTITY_MODULES for a in modules[m] if not a["path"])
 
 
+@lru_cache(1)
+def _optional_keywords() -> frozenset[str]:
+    modules = get_module_attribute_map()
+    return frozenset(
+        str(a["keyword"]) for m in _IDENTITY_MODULES for a in modules[m] if not a["path"] and a["type"] == "3"
+    )
+
+
+def is_left_out(element: DataElement) -> bool:
+    """Whether an optional attribute of patient or study is no value of its VR (a PatientAge of "62"): PACS refuse it.
+
+    What identifies the patient and the study goes out as it came, whatever it looks like.
+    """
+    if element.keyword not in _optional_keywords() or element.VR not in _FORMAL_VRS or element.is_empty:
+        return False
+    values = element.value if element.VM > 1 else [element.value]
+    try:
+        for value in values:
+            validate_value(element.VR, str(value), pydicom.config.RAISE)
+    except ValueError:
+        return True
+    return False
+
+
 def evidence(header: Dataset) -> Dataset:
     """`header` with patient and study emptied, for highdicom, which refuses what real consoles write there.
 
@@ -67,7 +94,7 @@ def stamp(dataset: Dataset, origin: Origin, kind: ResultKind, index: int) -> Non
     """Give `dataset` its source's patient and study, our equipment and times, and only derived UIDs."""
     header = origin.first
     for keyword in identity_keywords():
-        if keyword in header:
+        if keyword in header and not is_left_out(header[keyword]):
             dataset[keyword] = header[keyword]
         elif keyword in dataset and keyword not in _WANTED_BY_HIGHDICOM:
             del dataset[keyword]

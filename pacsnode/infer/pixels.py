@@ -22,6 +22,7 @@ from pydicom.errors import BytesLengthException, InvalidDicomError
 
 from pacsnode.errors import Permanent
 
+SECONDARY_CAPTURE = "1.2.840.10008.5.1.4.1.1.7"
 MAXIMUM_PIXELS = 200_000_000
 MINIMUM_SIDE = 16
 LOW_PERCENTILE, HIGH_PERCENTILE = 0.5, 99.5
@@ -168,7 +169,8 @@ def _without_plain_border(sample: NDArray[np.float32]) -> NDArray[np.float32]:
 def true_spacing_mm(dataset: Dataset) -> tuple[tuple[float, float] | None, str]:
     """Spacing in the patient and what must be said about it (PS3.3 10.7.1.3, C.8.11.4).
 
-    A zero is no spacing. Imager Pixel Spacing lies at the detector: true only with the magnification factor.
+    A zero is no spacing. Imager Pixel Spacing lies at the detector: true only with the magnification factor. A
+    Secondary Capture may have been resized after its spacing was written: only a calibrated one is believed.
     """
     pixel = positive_pair(dataset, "PixelSpacing")
     imager = positive_pair(dataset, "ImagerPixelSpacing")
@@ -176,6 +178,8 @@ def true_spacing_mm(dataset: Dataset) -> tuple[tuple[float, float] | None, str]:
         calibration = value(dataset, "PixelSpacingCalibrationType")
         if calibration:
             return pixel, f"Pixel spacing calibrated by {str(calibration)[:16]}."
+        if str(value(dataset, "SOPClassUID")).startswith(SECONDARY_CAPTURE):
+            return None, "A secondary capture has no true pixel spacing: areas are given as a fraction of the image."
         if value(dataset, "Modality") in ("CR", "DX", "RG", "MG", "XA", "RF"):
             return pixel, "Pixel spacing as the device stated it, not corrected for projection magnification."
         return pixel, ""

@@ -21,7 +21,7 @@ from pacsnode.dimse.transport import Transport
 from pacsnode.receive.commitment import COMMITMENT_INSTANCE
 from pacsnode.receive.negotiation import COMMITMENT
 
-_QUIET_S: Final = 0.2
+_QUIET_S: Final = 0.5
 """A peer that has just been answered sends its next object at once, and then expects no question of ours."""
 _LEAST_WAIT_S: Final = 0.001
 

@@ -87,3 +87,19 @@ def test_the_files_are_named_by_us_and_carry_our_implementation(tmp_path: Path) 
         meta = read(results, kind).file_meta
         assert meta.TransferSyntaxUID == "1.2.840.10008.1.2.1"
         assert meta.ImplementationVersionName == "PACSNODE_0_1"
+
+
+def test_an_optional_attribute_that_is_no_value_of_its_vr_is_left_out(tmp_path: Path) -> None:
+    source = tmp_path / "age.dcm"
+    with pydicom.config.disable_value_validation():
+        dataset = pydicom.dcmread(CR)
+        dataset.PatientAge = "62"  # AS has four characters: 062Y
+        dataset.PatientBirthDate = "1940.03.05"  # type 2, identifies the patient: goes out as it came
+        dataset.save_as(source)
+    results = encode(chest_findings(source), request(tmp_path, source))
+    for result in results:
+        errors = [line for line in errors_of_dciodvfy(result.path) if "PatientBirthDate" not in line]
+        assert errors == []
+        made = pydicom.dcmread(result.path, stop_before_pixels=True)
+        assert "PatientAge" not in made
+        assert made.PatientBirthDate == "1940.03.05"

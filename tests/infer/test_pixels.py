@@ -312,3 +312,11 @@ def test_a_damaged_file_is_read_or_refused_but_never_a_crash(name: str, tmp_path
         assert str(refused)
     else:
         assert np.isfinite(found).all()
+
+
+def test_a_secondary_capture_has_no_true_spacing_unless_it_is_calibrated() -> None:
+    dataset = pydicom.Dataset()
+    dataset.SOPClassUID, dataset.Modality, dataset.PixelSpacing = "1.2.840.10008.5.1.4.1.1.7", "CR", [0.168, 0.168]
+    assert true_spacing_mm(dataset)[0] is None
+    dataset.PixelSpacingCalibrationType = "FIDUCIAL"
+    assert true_spacing_mm(dataset)[0] == (0.168, 0.168)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import queue
 import socket
 import sqlite3
+import ssl
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -21,7 +22,7 @@ from pacsnode.handover import Stored, StoreRequest
 from pacsnode.peers import Directory, Peer
 from pacsnode.receive import committing
 from pacsnode.receive.protocol import TimeLimits
-from pacsnode.receive.server import ListenOptions, Server
+from pacsnode.receive.server import ListenOptions, Server, TlsPort
 from pacsnode.settings import Settings
 from tests.archive import homes
 from tests.receive.doubles import CT, Door
@@ -39,6 +40,7 @@ class Site:
     callback_port: int | None = None
     host: str = "127.0.0.1"
     reply_to: Peer | None = None
+    tls: TlsPort | None = None
     sockets: list[socket.socket] = field(default_factory=list)
 
     def close(self) -> None:
@@ -49,6 +51,8 @@ class Site:
     def peers(self) -> Directory:
         """MODALITY as the rules file would have it now."""
         peer = Peer(name="modality", ae_title="MODALITY", host=self.host, port=self.callback_port)
+        if self.tls is not None:
+            peer = peer.model_copy(update={"tls": True, "certificate": "CT 1"})
         if self.reply_to is None:
             return Directory({"modality": peer})
         peer = peer.model_copy(update={"reply_to": self.reply_to.name})
@@ -57,13 +61,14 @@ class Site:
     @contextmanager
     def running(self, may: frozenset[str] = MAY, idle_s: float = 60.0) -> Iterator[Site]:
         """Server, archive and background threads, as `pacsnode scp` puts them together."""
-        listen = ListenOptions(host="127.0.0.1", port=0, limits=TimeLimits(linger_s=0.5, idle_s=idle_s))
+        limits = TimeLimits(linger_s=0.5, idle_s=idle_s)
+        listen = ListenOptions(host="127.0.0.1", port=0, limits=limits, tls=self.tls)
         with ExitStack() as stack:
             archive: Archive = homes.archive(self.settings)
             stack.callback(archive.close)
             notices = stack.enter_context(committing.notices(self.settings, self.peers))
             server = stack.enter_context(Server(listen, Door(may), archive, _nothing, notices))
-            self.port = server.port
+            self.port = server.tls_port or server.port
             yield self
 
     def rows(self, sql: str, *parameters: object) -> list[tuple[Any, ...]]:
@@ -104,6 +109,8 @@ class Modality:
     results: queue.Queue[Result] = field(default_factory=queue.Queue)
     status: int = 0x0000
     syntax: str = ExplicitVRLittleEndian
+    calls_with: ssl.SSLContext | None = None
+    listens_with: ssl.SSLContext | None = None
 
     def associate(self, *, store: bool = False) -> Any:
         """An association for commitment, with storage in it or not."""
@@ -112,7 +119,9 @@ class Modality:
         if store:
             ae.add_requested_context(CT, ExplicitVRLittleEndian)
         handlers = [(evt.EVT_N_EVENT_REPORT, self._take, ["same"])]
-        association = ae.associate("127.0.0.1", self.site.port, ae_title="PACSNODE", evt_handlers=handlers)
+        tls = None if self.calls_with is None else (self.calls_with, "127.0.0.1")
+        where = "127.0.0.1", self.site.port
+        association = ae.associate(*where, ae_title="PACSNODE", evt_handlers=handlers, tls_args=tls)
         assert association.is_established
         self.site.sockets.append(association.dul.socket.socket)
         return association
@@ -123,7 +132,8 @@ class Modality:
         ae = AE("MODALITY")
         ae.add_supported_context(StorageCommitmentPushModel, self.syntax, scu_role=False, scp_role=True)
         handlers = [(evt.EVT_N_EVENT_REPORT, self._take, ["new"]), (evt.EVT_CONN_OPEN, self._note)]
-        server = ae.start_server(("127.0.0.1", port), block=False, evt_handlers=handlers)
+        where = "127.0.0.1", port
+        server = ae.start_server(where, block=False, evt_handlers=handlers, ssl_context=self.listens_with)
         assert server is not None
         self.site.callback_port = int(server.socket.getsockname()[1])
         try:

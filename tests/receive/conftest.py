@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 
@@ -16,7 +17,7 @@ def start_node() -> Iterator[Callable[..., Node]]:
     """Start servers on free ports; each is stopped at the end of the test."""
     nodes: list[Node] = []
 
-    def start(limits: TimeLimits | None = None, may: frozenset[str] = frozenset({"store"}), **options: int) -> Node:
+    def start(limits: TimeLimits | None = None, may: frozenset[str] = frozenset({"store"}), **options: Any) -> Node:
         listen = ListenOptions(host="127.0.0.1", port=0, limits=limits or TimeLimits(linger_s=0.5), **options)
         node = Node(listen, Door(may), RememberingStore())
         nodes.append(node)

@@ -6,7 +6,7 @@ import contextlib
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Self, TypeVar
+from typing import Any, Self, TypeVar
 
 from pydicom.dataset import Dataset
 from pydicom.filewriter import dcmwrite
@@ -38,7 +38,7 @@ T = TypeVar("T")
 class Site:
     """One node with its home in `folder`."""
 
-    def __init__(self, folder: Path, rules: str = RULES, limits: TimeLimits | None = None, **given: object) -> None:
+    def __init__(self, folder: Path, rules: str = RULES, limits: TimeLimits | None = None, **given: Any) -> None:
         self.folder = folder
         (folder / "rules.yaml").write_text(rules)
         self.settings = load(home=folder / "home", rules=folder / "rules.yaml", minimum_free_mb=1, **given)
@@ -113,7 +113,7 @@ def _template(uid: str) -> str:
     made.SOPClassUID, made.SOPInstanceUID = CT, uid
     made.StudyInstanceUID, made.SeriesInstanceUID = "1.2.826.9", "1.2.826.9.0"
     made.Modality, made.PatientID, made.PatientName = "CT", "4711", "Hong^Gildong"
-    return made.to_json()
+    return str(made.to_json())
 
 
 @contextlib.contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import queue
 import signal
@@ -16,10 +17,18 @@ from pydicom.dataset import Dataset
 from pydicom.uid import ImplicitVRLittleEndian
 from pynetdicom.sop_class import StorageCommitmentPushModel, StorageCommitmentPushModelInstance
 
+from pacsnode.dimse import commands, pdus
+from pacsnode.dimse.association import Association, contexts_for
+from pacsnode.dimse.tls import Credentials, Incoming, credentials
 from pacsnode.peers import Peer
+from pacsnode.receive.commitment import COMMITMENT_INSTANCE
+from pacsnode.receive.negotiation import COMMITMENT
+from pacsnode.receive.server import TlsPort
 from tests.archive import homes
+from tests.receive.certificates import Authority
 from tests.receive.commitments import MAY, Modality, Site, request
-from tests.receive.doubles import await_listener, free_port
+from tests.receive.doubles import CT, EXPLICIT, RawClient, await_listener, free_port, p_data, pdv, store_command
+from tests.receive.test_nested import encoded
 
 MR = "1.2.840.10008.5.1.4.1.1.4"
 
@@ -123,6 +132,28 @@ def damage(path: Path) -> None:
     data = bytearray(path.read_bytes())
     data[-100] ^= 1
     path.write_bytes(data)
+
+
+def test_over_tls_it_is_the_same_in_both_directions(tmp_path: Path) -> None:
+    authority = Authority.make(tmp_path / "authority", "clinic")
+    ours, theirs = authority.issue("pacsnode"), authority.issue("CT 1")
+    files = {"tls_certificate": ours.certificate, "tls_key": ours.key, "tls_ca": authority.own.certificate}
+    site = Site(homes.home(tmp_path).model_copy(update=files))
+    site.tls = TlsPort(0, Incoming(credentials(site.settings), "required").context)
+    proof = Credentials(theirs.certificate, theirs.key, authority.own.certificate)
+    modality = Modality(site, calls_with=proof.client_context(), listens_with=proof.server_context("required"))
+    with site.running(), modality.listening():
+        association = modality.associate(store=True)
+        modality.store(association, "1.9.1")
+        modality.ask(association, ["1.9.1"])
+        told = modality.result()
+        assert (told.where, told.safe) == ("same", ["1.9.1"])
+        modality.store(association, "1.9.2")
+        modality.ask(association, ["1.9.2"])
+        association.abort()
+        told = modality.result()
+        assert (told.where, told.safe) == ("new", ["1.9.2"])
+    site.close()
 
 
 def test_a_file_that_changed_on_the_disk_is_not_committed_and_the_others_are(site: Site) -> None:
@@ -231,14 +262,20 @@ def test_a_malformed_request_has_its_own_status(
 
 
 def test_a_peer_that_sends_on_is_not_interrupted(site: Site) -> None:
-    with site.running():
-        modality = Modality(site)
-        association = modality.associate(store=True)
-        modality.ask(association, ["1.9.404"])
-        for number in range(100):
-            modality.store(association, f"1.9.{number}")
-        assert modality.result().failed == {"1.9.404": 0x0112}
-        association.release()
+    data = homes.data_set("1.9.1")
+    ask = pdv(1, 3, commands.action_request(9, COMMITMENT, COMMITMENT_INSTANCE, 1))
+    asked = pdv(1, pdus.LAST, encoded(request("1.2.3", ["1.9.1"]), EXPLICIT))
+    stored = store_command("1.9.1", context_id=3) + p_data(pdv(3, pdus.LAST, data))
+    contexts = (COMMITMENT, (EXPLICIT,)), (CT, (EXPLICIT,))
+    with site.running(), RawClient(site.port).associate(contexts) as client:
+        client.send(p_data(ask) + p_data(asked) + stored * 50)
+        heard = [client.read_status() for _ in range(52)]
+        assert [h.command_field for h in heard] == [
+            commands.N_ACTION_RSP,
+            *[commands.C_STORE_RSP] * 50,
+            commands.N_EVENT_REPORT_RQ,
+        ]
+        assert all(h.status.is_success for h in heard)
 
 
 def test_a_refused_result_stays_owed(site: Site) -> None:
@@ -340,17 +377,18 @@ def test_an_idle_association_that_asked_is_still_ended_in_time(site: Site) -> No
 
 
 def test_many_instances_are_checked_while_others_store(site: Site) -> None:
+    uids = [f"1.9.{number}" for number in range(300)]
     with site.running():
-        modality, other = Modality(site), Modality(site)
-        association = modality.associate(store=True)
-        uids = [f"1.9.{number}" for number in range(200)]
-        for uid in uids:
-            modality.store(association, uid)
-        modality.ask(association, uids)
-        beside = other.associate(store=True)
-        for number in range(50):
-            other.store(beside, f"1.8.{number}")
+        contexts = contexts_for([(CT, EXPLICIT)])
+        with Association.request("127.0.0.1", site.port, "OTHER", "PACSNODE", contexts) as other:
+            for uid in uids:
+                assert other.store(CT, uid, EXPLICIT, io.BytesIO(homes.data_set(uid))).is_success
+            modality = Modality(site)
+            association = modality.associate()
+            modality.ask(association, uids)
+            for number in range(100):
+                uid = f"1.8.{number}"
+                assert other.store(CT, uid, EXPLICIT, io.BytesIO(homes.data_set(uid))).is_success
         told = modality.result()
         assert (told.event_type, told.safe) == (1, uids)
         association.release()
-        beside.release()

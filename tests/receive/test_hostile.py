@@ -11,6 +11,7 @@ import tracemalloc
 import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -323,7 +324,7 @@ def test_dcmtk_is_told_that_a_peer_may_not_store(site: Site) -> None:
     ids=["total", "peer by setting", "peer by file"],
 )
 def test_dcmtk_is_told_that_a_limit_is_reached(
-    tmp_path: Path, given: dict[str, object], rules: str | None, default_rules: Callable[[str], str]
+    tmp_path: Path, given: dict[str, Any], rules: str | None, default_rules: Callable[[str], str]
 ) -> None:
     with Site(tmp_path, default_rules(rules or ""), **given) as site:
         with another_modality(site), site.client() as first:

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import shutil
+import signal
 import socket
 import ssl
+import subprocess
+import sys
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -22,7 +27,7 @@ from pacsnode.receive.protocol import TimeLimits
 from pacsnode.settings import load
 from tests.archive import homes
 from tests.receive.certificates import Authority, Pair
-from tests.receive.doubles import CT, EXPLICIT, RawClient, dcmtk, run_tool, storescp
+from tests.receive.doubles import CT, EXPLICIT, RawClient, await_listener, dcmtk, free_port, run_tool, storescp
 from tests.receive.real import RULES, Site, another_modality, ct_file, wait_for
 
 BOUND = RULES + '  bound: {ae_title: BOUND, host: 127.0.0.1, may: [store], tls: true, certificate: "CT 1"}\n'
@@ -48,7 +53,7 @@ def strange_pair(tmp_path_factory: pytest.TempPathFactory) -> Pair:
     return Authority.make(tmp_path_factory.mktemp("strange"), "elsewhere").issue("CT 1")
 
 
-def over_tls(folder: Path, authority: Authority, pair: Pair, rules: str = BOUND, **given: object) -> Site:
+def over_tls(folder: Path, authority: Authority, pair: Pair, rules: str = BOUND, **given: Any) -> Site:
     """A node with a TLS port; its files are copies that a test may replace."""
     for path, name in ((pair.certificate, "node.pem"), (pair.key, "node.key"), (authority.own.certificate, "ca.pem")):
         shutil.copy(path, folder / name)
@@ -254,7 +259,7 @@ def test_settings_that_do_not_go_together_are_told(tmp_path: Path) -> None:
 # ------------------------------------------------------------------------------------------------- as the SCU
 
 
-def peer(port: int, **given: object) -> Peer:
+def peer(port: int, **given: Any) -> Peer:
     entry = {"name": "pacs", "ae_title": "PACS", "host": "127.0.0.1", "port": port, "tls": True, **given}
     return Peer.model_validate(entry)
 
@@ -268,7 +273,7 @@ def test_results_reach_a_peer_over_tls_that_is_who_the_file_says(
     kept = tmp_path / "kept"
     kept.mkdir()
 
-    def ask(port: int, credentials: Credentials, **given: object) -> Association:
+    def ask(port: int, credentials: Credentials, **given: Any) -> Association:
         way = credentials.toward(peer(port, **given))
         contexts = (ECHO_CONTEXT, *contexts_for([(CT, EXPLICIT)]))
         return Association.request("127.0.0.1", port, "PACSNODE", "PACS", contexts, tls=way)
@@ -294,3 +299,31 @@ def test_a_peer_without_tls_on_its_port_is_told_as_such(tmp_path: Path, authorit
     with storescp(tmp_path) as port, pytest.raises(Transient, match="is this its port for TLS"):
         way = Credentials(authorities=authority.own.certificate).toward(peer(port))
         Association.request("127.0.0.1", port, "PACSNODE", "PACS", (ECHO_CONTEXT,), tls=way)
+
+
+def test_a_running_node_takes_over_peers_and_certificate_at_a_signal(
+    tmp_path: Path, authority: Authority, node_pair: Pair, modality_pair: Pair
+) -> None:
+    site = over_tls(tmp_path, authority, node_pair, RULES)
+    port, tls_port = free_port(), free_port()
+    given = {"home": site.settings.home, "rules": site.settings.rules, "minimum_free_mb": 1, "dicom_host": "127.0.0.1"}
+    given |= {"dicom_port": port, "tls_port": tls_port, "tls_ca": tmp_path / "ca.pem"}
+    given |= {"tls_certificate": tmp_path / "node.pem", "tls_key": tmp_path / "node.key"}
+    environment = os.environ | {f"PACSNODE_{name.upper()}": str(value) for name, value in given.items()}
+    file = ct_file(tmp_path, "1.2.5")
+    proof = ("+tls", str(modality_pair.key), str(modality_pair.certificate), "+cf", str(tmp_path / "ca.pem"))
+    send_it = (dcmtk("storescu"), *proof, "-aet", "BOUND", "-aec", "PACSNODE", "127.0.0.1", str(tls_port), str(file))
+    command = [sys.executable, "-m", "pacsnode", "scp"]
+    with subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL) as process:
+        try:
+            await_listener(tls_port)
+            assert run_tool(*send_it).returncode != 0
+            site.settings.rules.write_text(BOUND)
+            process.send_signal(signal.SIGHUP)
+            wait_for(lambda: run_tool(*send_it).returncode, lambda code: code == 0)
+            process.send_signal(signal.SIGTERM)
+            assert process.wait(30) == 0
+        finally:
+            process.kill()
+    assert site.held() == {"1.2.5"}
+    assert {line.refusal.calling_ae_title for line in site.refused()} >= {"BOUND"}

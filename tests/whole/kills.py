@@ -101,7 +101,7 @@ def run_kills(folder: Path, rounds: int, seed: int, tell: Callable[[str], None] 
             modality.start()
             try:
                 for number in range(rounds):
-                    time.sleep(chance.uniform(0.3, 6.0))
+                    time.sleep(chance.uniform(0.3, 8.0))
                     role = _kill(node, chance)
                     outcome.kills[role] += 1
                     tell(f"round {number + 1}: killed {role}; {len(modality.acknowledged)} instances acknowledged")
