@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from pacsnode.dimse import commands, pdus
+from pacsnode.dimse import associate, commands, pdus
 from pacsnode.dimse.pdus import LeastRate
 from pacsnode.receive.protocol import TimeLimits
 from tests.archive import homes
@@ -154,8 +154,8 @@ def test_a_host_that_fills_the_house_pushes_out_only_itself(tmp_path: Path) -> N
         for _ in range(250):  # more than may be without an association
             crowd.append(RawClient(site.server.port))
         with another_modality(site):
-            early.sendall(b"\x07\0\0\0\0\x04\0\0\0\0")  # still served: its first PDU is no request, and it is told so
-            assert early.recv(10)[:1] == bytes([pdus.ABORT])
+            early.sendall(associate.encode_request("ELSEWHERE", "PACSNODE", ((CT, (EXPLICIT,)),)))
+            assert early.recv(10)[:1] == bytes([pdus.ASSOCIATE_RJ])  # it is no peer, but it is still answered
         early.close()
         for client in crowd:
             client.socket.close()

@@ -196,7 +196,7 @@ def test_old_versions_and_weak_suites_are_refused(site: Site, modality_pair: Pai
             context.set_ciphers("ALL:@SECLEVEL=0")
         else:
             context.maximum_version = ssl.TLSVersion.TLSv1_2
-            context.set_ciphers("AES128-SHA:AES128-GCM-SHA256")
+            context.set_ciphers("ECDHE-RSA-AES128-SHA256:AES128-GCM-SHA256")
     with another_modality(site):
         raw = socket.create_connection(("127.0.0.1", site.server.tls_port), timeout=20)
         with raw, pytest.raises(ssl.SSLError, match=r"(?i)alert|protocol"):
