@@ -7,7 +7,7 @@ import threading
 from collections.abc import Sequence
 from pathlib import Path
 
-from pacsnode.archive.files import sync_folder
+from pacsnode.archive.files import FOLDERS, sync_folder
 from pacsnode.database import boot_us, transaction, utc_us
 from pacsnode.errors import Rejected
 
@@ -105,7 +105,11 @@ class Epochs:
             ).lastrowid
         assert epoch is not None
         # Not durable yet, which is no harm: recovery takes over a folder whose record a power cut took.
-        (self._files / f"{epoch:08d}").mkdir(mode=0o700)
+        folder = self._files / f"{epoch:08d}"
+        folder.mkdir(mode=0o700)
+        for name in FOLDERS:
+            (folder / name).mkdir(mode=0o700)
+        sync_folder(folder)
         sync_folder(self._files)
         self._current, self._opened_us = epoch, boot_us()
         self._open[epoch] = 0

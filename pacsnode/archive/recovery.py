@@ -10,7 +10,7 @@ import sqlite3
 from dataclasses import dataclass
 from pathlib import Path
 
-from pacsnode.archive.files import Arrival, arrival_of
+from pacsnode.archive.files import HASH_DIGITS, Arrival, arrival_of
 from pacsnode.archive.store import Archive, Found
 from pacsnode.database import connect
 from pacsnode.dimse.part10 import FileMeta, read_meta
@@ -113,6 +113,10 @@ def _restore(archive: Archive, whole: _Whole, report: Recovered) -> None:
             opened.seek(meta.dataset_offset)
             sha256 = hashlib.file_digest(opened, "sha256").hexdigest()
             found = Found(sha256, opened.tell() - meta.dataset_offset, origin)
+        if not whole.path.name.startswith(sha256[:HASH_DIGITS]):  # cut by a power failure before it was answered
+            whole.path.unlink()
+            report.torn_removed += 1
+            return
         stored = archive.commit(archive.describe(request, arrival, whole.path, meta.dataset_offset, found))
     except OSError as error:
         _unreadable(whole.path, error, report)

@@ -212,7 +212,7 @@ class Writer:
         self._meta = meta_header(request, arrival)
         self._epoch, folder = archive.epochs.enter()
         try:
-            self._file = NewFile(folder, request.sop_instance_uid)
+            self._file = NewFile(folder)
         except BaseException:
             archive.epochs.leave(self._epoch)
             raise
@@ -237,6 +237,7 @@ class Writer:
             found = Found(self._file.sha256.hexdigest(), self._file.dataset_bytes, self._origin)
             row = self._archive.describe(self._request, self._arrival, self._file.path, len(self._meta), found)
             stored = self._archive.commit(row)
+            self._file.close()
             if stored.verdict == "duplicate":
                 self._file.drop()
         except Exception:  # no row: the peer keeps the object and sends it again

@@ -21,6 +21,7 @@ from pacsnode.dimse import commands, pdus
 from pacsnode.dimse.association import Association, contexts_for
 from pacsnode.dimse.tls import Credentials, Incoming, credentials
 from pacsnode.peers import Peer
+from pacsnode.receive import nested
 from pacsnode.receive.commitment import COMMITMENT_INSTANCE
 from pacsnode.receive.negotiation import COMMITMENT
 from pacsnode.receive.server import TlsPort
@@ -377,18 +378,22 @@ def test_an_idle_association_that_asked_is_still_ended_in_time(site: Site) -> No
 
 
 def test_many_instances_are_checked_while_others_store(site: Site) -> None:
-    uids = [f"1.9.{number}" for number in range(300)]
-    with site.running():
-        contexts = contexts_for([(CT, EXPLICIT)])
-        with Association.request("127.0.0.1", site.port, "OTHER", "PACSNODE", contexts) as other:
-            for uid in uids:
-                assert other.store(CT, uid, EXPLICIT, io.BytesIO(homes.data_set(uid))).is_success
-            modality = Modality(site)
-            association = modality.associate()
-            modality.ask(association, uids)
-            for number in range(100):
-                uid = f"1.8.{number}"
-                assert other.store(CT, uid, EXPLICIT, io.BytesIO(homes.data_set(uid))).is_success
-        told = modality.result()
-        assert (told.event_type, told.safe) == (1, uids)
-        association.release()
+    uids = [f"1.9.{number}" for number in range(200)]
+    contexts = contexts_for([(CT, EXPLICIT)])
+    ask = pdv(1, 3, commands.action_request(9, COMMITMENT, COMMITMENT_INSTANCE, 1))
+    with (
+        site.running(),
+        Association.request("127.0.0.1", site.port, "OTHER", "PACSNODE", contexts) as other,
+        RawClient(site.port).associate(((COMMITMENT, (EXPLICIT,)),)) as client,
+    ):
+        for uid in uids:
+            assert other.store(CT, uid, EXPLICIT, io.BytesIO(homes.data_set(uid))).is_success
+        client.send(p_data(ask) + p_data(pdv(1, pdus.LAST, encoded(request("1.2.3", uids), EXPLICIT))))
+        for number in range(50):
+            uid = f"1.8.{number}"
+            assert other.store(CT, uid, EXPLICIT, io.BytesIO(homes.data_set(uid))).is_success
+        assert client.read_status().status.is_success
+        told = client.read_status()
+        assert (told.command_field, told.type_id) == (commands.N_EVENT_REPORT_RQ, 1)
+        data = client.read_pdu()[1][12:]
+        assert [item.text(0x0008_1155) for item in nested.read(data, EXPLICIT, frozenset()).items(0x0008_1199)] == uids
