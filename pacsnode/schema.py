@@ -5,6 +5,7 @@ Times are UTC microseconds, lists and maps are JSON.
 
 from __future__ import annotations
 
+import os
 import secrets
 from pathlib import Path
 
@@ -236,6 +237,7 @@ def node_0001(db: Database) -> None:
 
 def prepare_home(settings: Settings) -> None:
     """Make the home and its folders. Raises ConfigError with what to do when that cannot be."""
+    os.umask(0o077)  # everything that this process makes from now on is for its user alone, databases too
     try:
         for folder in (settings.home, settings.files, settings.runs):
             folder.mkdir(parents=True, exist_ok=True, mode=0o700)

@@ -82,7 +82,7 @@ def arrival_of(information: bytes) -> Arrival:
 
 
 class NewFile:
-    """One file on its way to disk, without a name until `keep` gives it one with its hash in it and makes it durable."""
+    """One file on its way to disk, without a name until `keep` gives it one that holds its hash."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -111,9 +111,10 @@ class NewFile:
         self._write(pieces)
 
     def keep(self) -> None:
-        """Name the file, then fsync it and its folder: ext4 commits its journal once for all three.
+        """Name the file, then fsync it: ext4 commits name and content with one turn of its journal.
 
-        A power cut in between may leave a named file that is torn; its name tells recovery what the hash must be.
+        The caller flushes the folder before the row. A power cut in between may leave a named file that is torn; its
+        name tells recovery what the hash must be.
         """
         # Random behind the hash: the same object may come twice.
         name = self.sha256.hexdigest()[:HASH_DIGITS] + secrets.token_hex(8)
@@ -126,7 +127,6 @@ class NewFile:
                 self._part.rename(path)
             self.path = path
             os.fsync(self._descriptor)
-            sync_folder(path.parent)
 
     def drop(self) -> None:
         """Forget the file, torn or whole; only while no row points to it."""

@@ -112,12 +112,14 @@ def _restore(archive: Archive, whole: _Whole, report: Recovered) -> None:
         with whole.path.open("rb") as opened:
             opened.seek(meta.dataset_offset)
             sha256 = hashlib.file_digest(opened, "sha256").hexdigest()
-            found = Found(sha256, opened.tell() - meta.dataset_offset, origin)
+            offset = meta.dataset_offset
+            found = Found(opened.fileno(), offset, sha256, opened.tell() - offset, origin)
+            row = archive.describe(request, arrival, whole.path, found)
         if not whole.path.name.startswith(sha256[:HASH_DIGITS]):  # cut by a power failure before it was answered
             whole.path.unlink()
             report.torn_removed += 1
             return
-        stored = archive.commit(archive.describe(request, arrival, whole.path, meta.dataset_offset, found))
+        stored = archive.commit(row)
     except OSError as error:
         _unreadable(whole.path, error, report)
         return

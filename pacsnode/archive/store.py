@@ -17,7 +17,7 @@ from pathlib import Path
 
 from pacsnode.archive import rows
 from pacsnode.archive.epochs import Epochs
-from pacsnode.archive.files import Arrival, NewFile, Piece, free_mb, meta_header
+from pacsnode.archive.files import Arrival, NewFile, Piece, free_mb, meta_header, sync_folder
 from pacsnode.database import boot_id, boot_us, connect, transaction, utc_us
 from pacsnode.dicom import uids
 from pacsnode.dicom.header import read_header
@@ -97,9 +97,9 @@ class Archive:
             self._waiting.put(waiting)
         return waiting.verdict.result()
 
-    def describe(self, request: StoreRequest, arrival: Arrival, file: Path, offset: int, found: Found) -> rows.NewRow:
+    def describe(self, request: StoreRequest, arrival: Arrival, file: Path, found: Found) -> rows.NewRow:
         """The row of a durable file: its header read, and compared with what the command set said (PS3.4 B.2.3)."""
-        attributes, damaged, unusable = _read_attributes(file, offset, request)
+        attributes, damaged, unusable = _read_attributes(found, request)
         return rows.NewRow(
             request.sop_class_uid,
             request.sop_instance_uid,
@@ -142,10 +142,13 @@ class Archive:
 
     def _commit_batch(self, entries: Sequence[_Waiting]) -> None:
         try:
+            # One flush of a folder serves every file that was named in it meanwhile.
+            for folder in {(self.files / entry.row.path).parent for entry in entries}:
+                sync_folder(folder)
             with transaction(self._connection):
                 verdicts = [rows.insert(self._connection, entry.row, self.files) for entry in entries]
         except Exception as error:  # each waiting store must be answered, whatever happened
-            no_room = isinstance(error, sqlite3.OperationalError)
+            no_room = isinstance(error, sqlite3.OperationalError | OSError)
             if not no_room and len(entries) > 1:  # one of them is at fault, the others must not suffer for it
                 for entry in entries:
                     self._commit_batch([entry])
@@ -194,8 +197,10 @@ def _refusal(error: Exception, no_room: bool) -> Rejected:
 
 @dataclass(frozen=True)
 class Found:
-    """What is known of a data set's bytes."""
+    """What is known of a data set's bytes: in the file of `descriptor`, from `offset` on."""
 
+    descriptor: int
+    offset: int
     sha256: str
     dataset_bytes: int
     origin: str
@@ -234,8 +239,9 @@ class Writer:
             if not self._file.dataset_bytes:
                 raise Rejected(Rejected.CANNOT_UNDERSTAND, "no data set")
             self._file.keep()
-            found = Found(self._file.sha256.hexdigest(), self._file.dataset_bytes, self._origin)
-            row = self._archive.describe(self._request, self._arrival, self._file.path, len(self._meta), found)
+            new = self._file
+            found = Found(new.descriptor, len(self._meta), new.sha256.hexdigest(), new.dataset_bytes, self._origin)
+            row = self._archive.describe(self._request, self._arrival, new.path, found)
             stored = self._archive.commit(row)
             self._file.close()
             if stored.verdict == "duplicate":
@@ -266,14 +272,13 @@ class Writer:
             self._archive.epochs.leave(self._epoch)
 
 
-def _read_attributes(file: Path, offset: int, request: StoreRequest) -> tuple[Attributes, tuple[str, ...], str]:
+def _read_attributes(found: Found, request: StoreRequest) -> tuple[Attributes, tuple[str, ...], str]:
     """Attributes, repaired keywords, and why the object is unusable ("A900 …" or "C000 …"; "" when it is usable)."""
     try:
         with (
-            file.open("rb") as opened,
-            mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ) as mapped,
+            mmap.mmap(found.descriptor, 0, access=mmap.ACCESS_READ) as mapped,
             memoryview(mapped) as whole,
-            whole[offset:] as dataset,
+            whole[found.offset :] as dataset,
         ):
             header = read_header(dataset, request.transfer_syntax_uid)
     except Rejected as error:
