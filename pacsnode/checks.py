@@ -252,7 +252,7 @@ def _studies(settings: Settings) -> Iterator[Check]:
             )
         aside = index.aside_count()
         if aside:
-            yield Check("aside", "warning", f"{aside} objects are kept aside", "see `pacsnode studies show`")
+            yield Check("aside", "warning", f"{aside} objects are kept aside", "see `pacsnode studies aside`")
         parked = cases.listing("parked", 1000)
         if parked:
             yield Check("cases", "warning", f"{len(parked)} parked", "see `pacsnode jobs list`, then `jobs retry`")

@@ -115,11 +115,16 @@ class Index:
 
     def aside(self, study_instance_uid: str) -> list[Aside]:
         """What was kept apart from a study, oldest first."""
+        return self._asides("WHERE study_instance_uid = ? ORDER BY received_utc_us", (study_instance_uid,))
+
+    def newest_aside(self, limit: int) -> list[Aside]:
+        """The newest objects kept aside, of whatever study, also of none that could be read."""
+        return self._asides("ORDER BY received_utc_us DESC LIMIT ?", (limit,))
+
+    def _asides(self, which: str, parameters: tuple[object, ...]) -> list[Aside]:
         return [
             Aside(r["path"], r["sop_instance_uid"], r["reason"], r["peer"], r["received_utc_us"])
-            for r in self._connection.execute(
-                "SELECT * FROM aside WHERE study_instance_uid = ? ORDER BY received_utc_us", (study_instance_uid,)
-            )
+            for r in self._connection.execute(f"SELECT * FROM aside {which}", parameters)  # noqa: S608  # our words
         ]
 
     def aside_count(self) -> int:

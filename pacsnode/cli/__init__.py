@@ -25,8 +25,17 @@ callers.register(app)
 
 def main() -> None:
     """Run a command; an error of ours is its sentence and its exit code, never a traceback."""
+    if sys.argv[1:] in ([], ["--help"]):
+        app.info.epilog = _settings_explained()
     try:
         app()
     except PacsnodeError as error:
         print(error, file=sys.stderr)  # noqa: T201  # the command's answer
         sys.exit(error.exit_code)
+
+
+def _settings_explained() -> str:
+    from pacsnode.settings import Settings  # 0.3 s to import: not for every command
+
+    fields = Settings.model_fields.items()
+    return "Settings:\n\n" + "\n\n".join(f"PACSNODE_{name.upper()}: {field.description}" for name, field in fields)

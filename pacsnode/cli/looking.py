@@ -18,6 +18,7 @@ def register(app: typer.Typer) -> None:
     studies = typer.Typer(help="Studies and what became of them.", no_args_is_help=True)
     studies.command("list")(studies_list)
     studies.command("show")(studies_show)
+    studies.command("aside")(studies_aside)
     app.add_typer(studies, name="studies")
     jobs = typer.Typer(help="Cases: one study, one AI service.", no_args_is_help=True)
     jobs.command("list")(jobs_list)
@@ -59,6 +60,30 @@ def studies_show(uid: str = typer.Argument(help="StudyInstanceUID."), as_json: b
     if life is None:
         raise ConfigError(f"no study {uid} was received")
     typer.echo(json.dumps(life, ensure_ascii=False, indent=1) if as_json else "\n".join(_told(life)))
+
+
+def studies_aside(limit: int = typer.Option(50, help="How many of the newest."), as_json: bool = JSON_OPTION) -> None:
+    """List objects that were kept aside: unreadable, contradicting, or from an unknown sender; their files are kept."""
+    from pacsnode.archive.index import Index
+    from pacsnode.settings import load
+
+    settings = _ready(load())
+    index = Index(settings.index_db)
+    try:
+        found = index.newest_aside(limit)
+    finally:
+        index.close()
+    rows = [
+        {
+            "received": _local(settings, a.received_utc_us),
+            "peer": a.peer,
+            "reason": a.reason,
+            "sop_instance_uid": a.sop_instance_uid,
+            "file": str(settings.files / a.path),
+        }
+        for a in found
+    ]
+    _print_rows(rows, as_json)
 
 
 def jobs_list(

@@ -127,3 +127,30 @@ def test_a_newer_database_is_refused_with_exit_code_three(node: Node) -> None:
     answer = node.run("scp", check=False)
     assert answer.returncode == 3
     assert "newer than this program" in answer.stderr
+
+
+def test_rubbish_from_the_wire_is_kept_aside_and_listed_with_its_reason(node: Node, tmp_path: Path) -> None:
+    from harness import electrocardiogram
+
+    node.run("migrate")
+    node.start("scp")
+    try:
+        whole = electrocardiogram().read_bytes()
+        torn = tmp_path / "torn.dcm"
+        torn.write_bytes(whole[: len(whole) * 2 // 3])
+        told = node.run("send", str(torn), "--to", f"{LOOPBACK}:{node.port}:PACSNODE", "--from", "XR1", check=False)
+        assert told.returncode == 1
+        assert "0xC000" in told.stderr
+        listed = node.run("studies", "aside").stdout
+        assert "C000" in listed
+        assert ".dcm" in listed
+        assert "pacsnode studies aside" in node.run("doctor", check=False).stdout
+    finally:
+        node.stop()
+
+
+def test_help_explains_every_setting(node: Node) -> None:
+    from pacsnode.settings import Settings
+
+    told = node.run("--help").stdout
+    assert all(f"PACSNODE_{name.upper()}" in told for name in Settings.model_fields)
