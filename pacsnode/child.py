@@ -102,7 +102,6 @@ def main() -> None:
                 tuple(Path(p) for p in request["sources"]),
                 folder,
                 datetime.fromisoformat(request["started"]),
-                case.rules_hash,
                 tuple(Path(p) for p in request["predecessors"]),
             ),
         )

@@ -173,7 +173,6 @@ class EncodeRequest:
     sources: tuple[Path, ...]
     folder: Path
     started: datetime
-    rules_hash: str
     predecessors: tuple[Path, ...] = ()
 
 

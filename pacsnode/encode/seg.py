@@ -90,7 +90,7 @@ def _description(segment: Segment, number: int, group: Group, origin: Origin) ->
         segmented_property_category=coded(segment.category),
         segmented_property_type=coded(segment.type),
         algorithm_type=hd.seg.SegmentAlgorithmTypeValues.AUTOMATIC,
-        algorithm_identification=algorithm_macro(origin.algorithm, origin.request.rules_hash),
+        algorithm_identification=algorithm_macro(origin.algorithm, origin.request.case.rules_hash),
         tracking_uid=tracking_uid,
         tracking_id=tracking_id,
         display_color=hd.color.CIELabColor.from_rgb(*segment.color_rgb),

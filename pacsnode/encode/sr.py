@@ -83,7 +83,7 @@ def _whole(
     headers = [origin.sources[uid] for uid in group.source]
     item = hd.sr.MeasurementsAndQualitativeEvaluations(
         tracking_identifier=hd.sr.TrackingIdentifier(uid=uid, identifier=identifier),
-        algorithm_id=algorithm_template(origin.algorithm, origin.request.rules_hash),
+        algorithm_id=algorithm_template(origin.algorithm, origin.request.case.rules_hash),
         measurements=[_measurement(m) for m in group.measurements if (m.site, m.laterality) not in elsewhere],
         qualitative_evaluations=[_evaluation(e) for e in group.evaluations],
         source_images=[
@@ -117,7 +117,7 @@ def _regions(
                 finding_category=coded(segment.category),
                 finding_type=coded(segment.type),
                 finding_sites=_sites(segment.type, segment.laterality),
-                algorithm_id=algorithm_template(origin.algorithm, origin.request.rules_hash),
+                algorithm_id=algorithm_template(origin.algorithm, origin.request.case.rules_hash),
                 measurements=[_measurement(m) for m in here],
             )
         )

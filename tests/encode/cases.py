@@ -156,7 +156,7 @@ def request(
         started_utc_us=int(STARTED.timestamp() * 1e6),
     )
     folder.mkdir(parents=True, exist_ok=True)
-    return EncodeRequest(case, NODE, sources, folder, STARTED, case.rules_hash, predecessors)
+    return EncodeRequest(case, NODE, sources, folder, STARTED, predecessors)
 
 
 def read(results: tuple[ResultObject, ...], kind: ResultKind, index: int = 1) -> pydicom.Dataset:

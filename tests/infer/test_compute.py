@@ -237,8 +237,7 @@ def test_a_child_killed_from_outside_is_transient_and_the_next_call_works(
 def test_a_child_killed_between_calls_is_started_anew(keeper: ComputeKeeper) -> None:
     first = call(keeper, "pid")["pid"]
     os.kill(first, signal.SIGKILL)
-    while Path(f"/proc/{first}/stat").read_text().split(") ")[1][0] != "Z":
-        time.sleep(0.01)
+    os.waitid(os.P_PID, first, os.WEXITED | os.WNOWAIT)  # all of its threads, not only the first, have ended
     assert call(keeper, "pid")["pid"] != first
 
 

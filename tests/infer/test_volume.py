@@ -271,7 +271,7 @@ def test_the_segmentation_has_the_voxel_where_it_was(tmp_path: Path, bundle_fold
     folder.mkdir()
     node = NodeIdentity("PACSNODE", "2.25.1234", "0.1.0")
     started = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
-    made = encode(found, EncodeRequest(case, node, tuple(files), folder, started, case.rules_hash))
+    made = encode(found, EncodeRequest(case, node, tuple(files), folder, started))
     assert [m.kind for m in made] == ["seg", "sr"]
     segmentation = hd.seg.segread(made[0].path)
     volume = segmentation.get_volume(combine_segments=True)
