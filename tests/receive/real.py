@@ -81,9 +81,18 @@ class Site:
         return wait_for(lambda: listing(self.settings.index_db), lambda lines: len(lines) >= expected)
 
     def torn(self) -> list[Path]:
-        """Files that no row points to."""
+        """Files that no row points to: named ones, and those that this process still holds open without a name."""
         known = {str(p) for t in ("instances", "aside") for (p,) in homes.rows(self.settings, f"SELECT path FROM {t}")}
-        return [p for p in homes.on_disk(self.settings) if str(p.relative_to(self.settings.files)) not in known]
+        named = [p for p in homes.on_disk(self.settings) if str(p.relative_to(self.settings.files)) not in known]
+        return named + [p for p in _open_files() if p.is_relative_to(self.settings.files) and not p.exists()]
+
+
+def _open_files() -> list[Path]:
+    found = []
+    for descriptor in Path("/proc/self/fd").iterdir():
+        with contextlib.suppress(FileNotFoundError):  # closed meanwhile
+            found.append(descriptor.readlink())
+    return found
 
 
 def wait_for(look: Callable[[], T], enough: Callable[[T], bool], patience_s: float = 20.0) -> T:
