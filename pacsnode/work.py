@@ -73,6 +73,7 @@ class Work:
             settings.ae_title,
             lambda n: self._site.rules.peers.by_name(n),
             self._locate,
+            self._workflow.owing.forbidden,
             credentials=credentials(settings),
         )
         self._engine = Engine(

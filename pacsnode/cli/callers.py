@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from pacsnode.cli.looking import JSON_OPTION, _local, _ready, _ring
+from pacsnode.cli.looking import JSON_OPTION, local_time, ready, ring
 from pacsnode.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -30,10 +30,10 @@ def peers_refused(as_json: bool = JSON_OPTION) -> None:
     from pacsnode.archive import quarantine, refusals
     from pacsnode.settings import load
 
-    settings = _ready(load())
+    settings = ready(load())
     rows = [
         {
-            "last": _local(settings, line.last_utc_us),
+            "last": local_time(settings, line.last_utc_us),
             "count": line.count,
             "outcome": line.refusal.outcome,
             "calling_ae_title": line.refusal.calling_ae_title,
@@ -41,7 +41,7 @@ def peers_refused(as_json: bool = JSON_OPTION) -> None:
             "called_ae_title": line.refusal.called_ae_title,
             "certificate": line.refusal.certificate,
             "reason": line.refusal.reason,
-            "first": _local(settings, line.first_utc_us),
+            "first": local_time(settings, line.first_utc_us),
         }
         for line in refusals.listing(settings.index_db)
     ]
@@ -78,7 +78,7 @@ def peers_allow(
     from pacsnode.cli.peers_file import append, lines_of
     from pacsnode.settings import load
 
-    settings = _ready(load())
+    settings = ready(load())
     directory = peers.load(settings.rules)
     given: dict[str, Any] = {
         "ae_title": ae_title,
@@ -131,5 +131,5 @@ def _take_in(settings: Settings, directory: Directory, name: str) -> None:
     taken = quarantine.release(settings.index_db, settings.files, is_it)
     refusals.forget(settings.index_db, lambda r: is_it(r.calling_ae_title, r.address) is not None)
     if taken:
-        _ring(settings)
+        ring(settings)
         typer.echo(f"{taken} of its objects taken out of quarantine; they are routed now")

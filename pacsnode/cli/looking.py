@@ -35,7 +35,7 @@ def studies_list(limit: int = typer.Option(50, help="How many of the newest."), 
     from pacsnode.archive.index import Index
     from pacsnode.settings import load
 
-    settings = _ready(load())
+    settings = ready(load())
     index = Index(settings.index_db)
     try:
         lines = index.studies(limit)
@@ -45,7 +45,7 @@ def studies_list(limit: int = typer.Option(50, help="How many of the newest."), 
         typer.echo(json.dumps([vars(line) for line in lines], indent=1))
         return
     for line in lines:
-        when = _local(settings, line.last_received_utc_us)
+        when = local_time(settings, line.last_received_utc_us)
         conflict = f"  CONFLICT: {line.conflict}" if line.conflict else ""
         modalities = ",".join(line.modalities)
         typer.echo(f"{when}  {modalities:8} {line.instances:5}  {line.study_instance_uid}{conflict}")
@@ -56,7 +56,7 @@ def studies_show(uid: str = typer.Argument(help="StudyInstanceUID."), as_json: b
     from pacsnode.life import study_life
     from pacsnode.settings import load
 
-    life = study_life(_ready(load()), uid)
+    life = study_life(ready(load()), uid)
     if life is None:
         raise ConfigError(f"no study {uid} was received")
     typer.echo(json.dumps(life, ensure_ascii=False, indent=1) if as_json else "\n".join(_told(life)))
@@ -67,7 +67,7 @@ def studies_aside(limit: int = typer.Option(50, help="How many of the newest."),
     from pacsnode.archive.index import Index
     from pacsnode.settings import load
 
-    settings = _ready(load())
+    settings = ready(load())
     index = Index(settings.index_db)
     try:
         found = index.newest_aside(limit)
@@ -75,7 +75,7 @@ def studies_aside(limit: int = typer.Option(50, help="How many of the newest."),
         index.close()
     rows = [
         {
-            "received": _local(settings, a.received_utc_us),
+            "received": local_time(settings, a.received_utc_us),
             "peer": a.peer,
             "reason": a.reason,
             "sop_instance_uid": a.sop_instance_uid,
@@ -95,7 +95,7 @@ def jobs_list(
     from pacsnode.archive.cases import Cases
     from pacsnode.settings import load
 
-    settings = _ready(load())
+    settings = ready(load())
     cases = Cases(settings.node_db)
     try:
         records = cases.listing(state, limit)
@@ -104,7 +104,7 @@ def jobs_list(
     rows = [
         {
             "key": r.case.key,
-            "started": _local(settings, r.case.started_utc_us),
+            "started": local_time(settings, r.case.started_utc_us),
             "service": r.case.service,
             "state": r.state,
             "study_instance_uid": r.case.study_instance_uid,
@@ -120,7 +120,7 @@ def jobs_retry(key: str = typer.Argument(help="Key of a parked case, or `all`.")
     from pacsnode.archive.cases import Cases
     from pacsnode.settings import load
 
-    settings = _ready(load())
+    settings = ready(load())
     cases = Cases(settings.node_db)
     try:
         keys = [r.case.key for r in cases.listing("parked", 10_000)] if key == "all" else [key]
@@ -129,7 +129,7 @@ def jobs_retry(key: str = typer.Argument(help="Key of a parked case, or `all`.")
         cases.close()
     if not done and key != "all":
         raise ConfigError(f"no parked case {key}")
-    _ring(settings)
+    ring(settings)
     typer.echo(f"{done} cases will run again")
 
 
@@ -142,7 +142,7 @@ def deliveries_list(
     from pacsnode.deliver.outbox import Outbox
     from pacsnode.settings import load
 
-    settings = _ready(load())
+    settings = ready(load())
     outbox = Outbox(settings.node_db, 0)
     try:
         owed = outbox.listing(state=state, limit=limit)
@@ -151,7 +151,7 @@ def deliveries_list(
     rows = [
         {
             "id": o.id,
-            "since": _local(settings, o.created_utc_us),
+            "since": local_time(settings, o.created_utc_us),
             "destination": o.destination,
             "state": o.state,
             "attempts": o.attempts,
@@ -168,7 +168,7 @@ def deliveries_retry(which: str = typer.Argument(help="Number of a delivery, a d
     from pacsnode.deliver.outbox import Outbox
     from pacsnode.settings import load
 
-    settings = _ready(load())
+    settings = ready(load())
     outbox = Outbox(settings.node_db, 0)
     try:
         everything = [o for o in outbox.listing(limit=100_000) if o.state != "sent"]
@@ -178,7 +178,7 @@ def deliveries_retry(which: str = typer.Argument(help="Number of a delivery, a d
         outbox.close()
     if not done and which != "all":
         raise ConfigError(f"nothing is parked or owed under {which}")
-    _ring(settings)
+    ring(settings)
     typer.echo(f"{done} deliveries are tried again")
 
 
@@ -243,7 +243,7 @@ def _print_rows(rows: list[dict[str, Any]], as_json: bool) -> None:
         typer.echo("  ".join(str(v) for v in row.values() if v != ""))
 
 
-def _ready(settings: Any) -> Any:
+def ready(settings: Any) -> Any:
     """Settings whose databases fit this program."""
     from pacsnode import schema
 
@@ -251,7 +251,7 @@ def _ready(settings: Any) -> Any:
     return settings
 
 
-def _ring(settings: Any) -> None:
+def ring(settings: Any) -> None:
     """Wake `work`."""
     from pacsnode.doorbell import Bell
 
@@ -260,6 +260,7 @@ def _ring(settings: Any) -> None:
     bell.close()
 
 
-def _local(settings: Any, utc_us: int) -> str:
+def local_time(settings: Any, utc_us: int) -> str:
+    """A time as people of the site read it, to the second."""
     moment = datetime.fromtimestamp(utc_us / 1e6, UTC).astimezone(settings.zone)
     return moment.isoformat(sep=" ", timespec="seconds")

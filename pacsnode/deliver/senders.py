@@ -32,7 +32,7 @@ class Senders:
         calling_ae_title: str,
         find_peer: Callable[[str], Peer | None],
         locate: Locate,
-        forbidden: Callable[[Owed, Peer], str] = lambda owed, peer: "",
+        forbidden: Callable[[Owed, Peer], str],
         credentials: Credentials = NO_CREDENTIALS,
     ) -> None:
         self._outbox = outbox

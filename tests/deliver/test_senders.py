@@ -199,7 +199,7 @@ def test_a_stop_waits_once_for_all_destinations_that_hang(node: Node, report: Pa
 
 def test_a_stop_ends_idle_senders_at_once(node: Node) -> None:
     for _ in range(30):
-        senders = Senders(node.outbox, "PACSNODE", node.peers.get, node.locate)
+        senders = Senders(node.outbox, "PACSNODE", node.peers.get, node.locate, lambda owed, peer: "")
         threads = [senders._thread(f"peer-{n}")[0] for n in range(4)]
         senders.stop(20)
         assert not any(thread.is_alive() for thread in threads)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import socket
 import time
 from pathlib import Path
@@ -90,3 +91,28 @@ def test_quiet_time_outlives_a_restart_and_a_dead_destination_delays_no_other(tm
             assert "quiet for" in case["whole_because"]
             states = {(d["destination"], d["state"]) for d in case["deliveries"]}
             assert states == {("main-pacs", "sent"), ("xray-1", "owed")}
+
+
+def test_a_retry_sends_nothing_to_a_peer_that_may_not_have_uncertified_results_any_more(tmp_path: Path) -> None:
+    path = tmp_path / "ecg.dcm"
+    study = str(variant(electrocardiogram(), path, "gate").StudyInstanceUID)
+    pacs_port = free_port()
+
+    def deliveries(node: Node) -> set[tuple[str, str]]:
+        return {(d["destination"], d["state"]) for c in node.life(study)["cases"] for d in c["deliveries"]}
+
+    with Pacs(tmp_path / "sender", ae_title="XR1") as sender:
+        rules = write_rules(tmp_path / "rules.yaml", sender_port=sender.port, pacs_port=pacs_port)
+        with Node(tmp_path / "home", rules) as node:
+            node.send([path])  # the PACS is down: its results stay owed
+            wait_until(lambda: deliveries(node) == {("xray-1", "sent"), ("main-pacs", "owed")}, 90, 0.3)
+            text = rules.read_text().replace("[sender, main-pacs]", "[sender]")
+            rules.write_text(text.replace("may: [query, retrieve], investigational: true", "may: [query, retrieve]"))
+            node.processes[0].send_signal(signal.SIGHUP)
+            wait_until(lambda: "rules and models reloaded" in node.log(), 20)
+            with Pacs(tmp_path / "pacs", port=pacs_port) as pacs:
+                node.run("deliveries", "retry", "main-pacs")
+                wait_until(lambda: ("main-pacs", "owed") not in deliveries(node), 30, 0.3)
+                assert deliveries(node) == {("xray-1", "sent"), ("main-pacs", "parked")}
+                assert pacs.objects() == []
+            assert "is not certified and peer main-pacs" in node.run("deliveries", "list", "--state", "parked").stdout
