@@ -7,6 +7,7 @@ import importlib.util
 import shutil
 import sqlite3
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -21,6 +22,7 @@ from pacsnode.dimse import tls
 from pacsnode.dimse.association import ECHO_CONTEXT, Association, Timeouts
 from pacsnode.errors import ConfigError, PacsnodeError, Permanent, Transient
 from pacsnode.owing import Site
+from pacsnode.retaining import is_low, retention, why_nothing_goes
 from pacsnode.route.rules import check_examples
 from pacsnode.settings import Settings
 from pacsnode.work import load_site
@@ -89,6 +91,7 @@ def examine(settings: Settings) -> Iterator[Check]:
     if settings.index_db.exists() and settings.node_db.exists():
         yield from _guarded("callers", lambda: _callers(settings))
         yield from _guarded("studies", lambda: _studies(settings))
+        yield from _guarded("retention", lambda: _retention(settings))
 
 
 def _guarded(subject: str, checks: Callable[[], Iterator[Check]]) -> Iterator[Check]:
@@ -265,3 +268,20 @@ def _studies(settings: Settings) -> Iterator[Check]:
         outbox.close()
         cases.close()
         index.close()
+
+
+def _retention(settings: Settings) -> Iterator[Check]:
+    with closing(retention(settings)) as kept:
+        survey = kept.survey()
+    todo = "see `pacsnode retention`"
+    if is_low(settings) and not survey.instances:
+        reason = why_nothing_goes(settings, survey)
+        yield Check("retention", "wrong", f"the disk is nearly full, and nothing may go: {reason}", todo)
+    elif not settings.retention_keep_days:
+        yield Check("retention", "ok", "off: nothing is ever removed")
+    elif lacking := survey.staying_studies["lacking"]:
+        told = f"{settings.retention_archive} says that it does not have all of {lacking} studies; they stay"
+        yield Check("retention", "warning", told, f"send them there; {todo}")
+    else:
+        waiting = survey.staying_studies["unconfirmed"]
+        yield Check("retention", "ok", f"{survey.studies} studies may go, {waiting} wait for the archive's word")

@@ -6,7 +6,15 @@ import contextlib
 import os
 import select
 import socket
+import time
 from pathlib import Path
+from typing import Literal
+
+Ring = Literal["", "received", "now"]
+"""Nobody rang; images came in, and more are likely to follow; something is to be done at once."""
+
+RECEIVED_EVERY_S = 0.05
+"""A device sends hundreds of images a second: whoever hears of one waits longer than this for the next."""
 
 
 class Doorbell:
@@ -22,15 +30,17 @@ class Doorbell:
         finally:
             os.close(folder)
 
-    def wait(self, timeout_s: float) -> bool:
-        """Sleep until it rings; False when the time is over first. Rings that came meanwhile count as one."""
+    def wait(self, timeout_s: float) -> Ring:
+        """Sleep until it rings, or the time is over. Rings that came meanwhile count as one, the most urgent."""
         if not select.select([self._socket], [], [], max(0.0, timeout_s))[0]:
-            return False
+            return ""
+        ring: Ring = "received"
         try:
             while True:
-                self._socket.recv(16)
+                if self._socket.recv(16) != b"received":
+                    ring = "now"
         except BlockingIOError:
-            return True
+            return ring
 
     def close(self) -> None:
         """Stop listening."""
@@ -45,11 +55,22 @@ class Bell:
         self._name = path.name
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         self._socket.setblocking(False)
+        self._received_s = 0.0
 
     def ring(self) -> None:
         """Wake whoever listens; when nobody can hear it, the next sweep finds what changed. Never raises."""
+        self._send(b"now")
+
+    def received(self) -> None:
+        """Tell of an image that has come in, unless it was told of another a moment ago. Never raises."""
+        now_s = time.monotonic()
+        if now_s - self._received_s >= RECEIVED_EVERY_S:
+            self._received_s = now_s
+            self._send(b"received")
+
+    def _send(self, word: bytes) -> None:
         with contextlib.suppress(OSError):
-            self._socket.sendto(b"1", _short(self._folder, self._name))
+            self._socket.sendto(word, _short(self._folder, self._name))
 
     def close(self) -> None:
         """Give the socket back."""

@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+import gc
+import os
 import signal
 import sys
 import threading
@@ -30,6 +32,8 @@ from pacsnode.telemetry import Log
 log = Log(__name__)
 
 STOP_GRACE_S = 10.0
+NICENESS = 5
+"""Of `work`: whoever receives has the first right to the processor."""
 
 
 def run_scp(settings: Settings) -> None:
@@ -62,7 +66,12 @@ def _reload(admission: SiteAdmission, incoming: Incoming | None) -> None:
 def _receive(settings: Settings, admission: SiteAdmission, incoming: Incoming | None, stop: threading.Event) -> None:
     bell = Bell(settings.doorbell)
     archive = Archive(
-        settings.files, settings.index_db, "scp", minimum_free_mb=settings.minimum_free_mb, on_rows=bell.ring
+        settings.files,
+        settings.index_db,
+        "scp",
+        minimum_free_mb=settings.minimum_free_mb,
+        on_rows=bell.received,
+        durability=settings.durability,
     )
     try:
         recover(archive, settings.index_db)
@@ -85,6 +94,7 @@ def _receive(settings: Settings, admission: SiteAdmission, incoming: Incoming | 
                 tls_port=server.tls_port,
             )
             notify("READY=1")
+            gc.freeze()  # what stands now stays: no collection need look at it again
             _wait(stop)
             notify("STOPPING=1")
     finally:
@@ -105,6 +115,7 @@ def run_work(settings: Settings) -> None:
     busy = f"another pacsnode work runs on {settings.home}; stop it first"
     with database.locked(settings.home / "work.lock", wait=False, busy=busy):
         identity = NodeIdentity(settings.ae_title, schema.device_uid(settings), __version__)
+        os.nice(NICENESS)
         work = Work(settings, identity)
         with _signals(work.reload) as stop:
             try:

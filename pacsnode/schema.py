@@ -150,6 +150,38 @@ def index_0003(db: Database) -> None:
     """)
 
 
+@index()
+def index_0004(db: Database) -> None:
+    """What the archive said that it has, and what retention removed."""
+    db.executescript("""
+    CREATE TABLE IF NOT EXISTS questions (
+        transaction_uid TEXT PRIMARY KEY,
+        archive TEXT NOT NULL,                -- the peer that was asked
+        asked_utc_us INTEGER NOT NULL,
+        answered_utc_us INTEGER,
+        instances TEXT NOT NULL               -- [[SOP class UID, SOP instance UID, SHA-256 when asked], …]
+    ) WITHOUT ROWID;
+    CREATE TABLE IF NOT EXISTS confirmations (
+        sop_instance_uid TEXT PRIMARY KEY,
+        archive TEXT NOT NULL,
+        transaction_uid TEXT NOT NULL,
+        dataset_sha256 TEXT NOT NULL,         -- what we held when we asked
+        failure INTEGER NOT NULL,             -- FailureReason; 0: the archive has it
+        told_utc_us INTEGER NOT NULL
+    ) WITHOUT ROWID;
+    CREATE TABLE IF NOT EXISTS unlinking (path TEXT PRIMARY KEY) WITHOUT ROWID;  -- below files/: the row is gone
+    CREATE TABLE IF NOT EXISTS tombstones (
+        sop_instance_uid TEXT PRIMARY KEY,
+        study_instance_uid TEXT NOT NULL,
+        dataset_sha256 TEXT NOT NULL,
+        archive TEXT NOT NULL,
+        transaction_uid TEXT NOT NULL,        -- in which the archive confirmed it
+        removed_utc_us INTEGER NOT NULL
+    ) WITHOUT ROWID;
+    CREATE INDEX IF NOT EXISTS tombstones_study ON tombstones(study_instance_uid);
+    """)
+
+
 @node()
 def node_0001(db: Database) -> None:
     """Decisions, candidates, cases, results, outbox, audit."""

@@ -78,6 +78,20 @@ class Settings(BaseSettings):
     minimum_free_mb: int = Field(
         1024, ge=1, description="Below this free space the node answers A700 (out of resources) to C-STORE."
     )
+    durability: Literal["full", "file", "none"] = Field(
+        "file",
+        description="What is on the disk before an image is acknowledged: file and name (its row is put back from it "
+        "after a power cut), full: the row too, none: nothing, a power cut loses the last half minute.",
+    )
+    retention_keep_days: float = Field(
+        0.0,
+        ge=0,
+        le=36_500,
+        description="Images may go when their study's last came so long ago and the archive confirmed them; 0: never.",
+    )
+    retention_archive: str = Field(
+        "", validate_default=True, description="Peer that is the archive: it must confirm images before they go."
+    )
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="Where models run.")
     compute_threads: int = Field(
         0, ge=0, le=1024, description="CPU threads of the compute process; 0: all cores but one."
@@ -126,6 +140,13 @@ class Settings(BaseSettings):
         if authorities is None and asks and others.data.get("tls_certificate") is not None:
             raise ValueError("needed to know peers' certificates, or set PACSNODE_TLS_CLIENT_CERTIFICATE=none")
         return authorities
+
+    @field_validator("retention_archive")
+    @classmethod
+    def _somebody_who_keeps(cls, peer: str, others: ValidationInfo) -> str:
+        if not peer and others.data.get("retention_keep_days"):
+            raise ValueError("needed for PACSNODE_RETENTION_KEEP_DAYS: the peer that confirms what may go")
+        return peer
 
     @field_validator("database_url")
     @classmethod

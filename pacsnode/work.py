@@ -25,6 +25,7 @@ from pacsnode.handover import NodeIdentity
 from pacsnode.infer.catalogue import load_catalogue
 from pacsnode.infer.compute import ComputeKeeper
 from pacsnode.owing import Site
+from pacsnode.retaining import Retaining, archive_peer
 from pacsnode.route.rules import ServiceSummary, load_rules
 from pacsnode.settings import Settings
 from pacsnode.supervise import notify
@@ -34,6 +35,10 @@ from pacsnode.workflow import Stores, Workflow
 log = Log(__name__)
 
 SWEEP_EVERY_S = 5.0
+SETTLE_S = 0.25
+LONGEST_SETTLE_S = 2.0
+"""While images come in, work lets them: their study is looked at once, not at each of them. Well above the doorbell's
+`RECEIVED_EVERY_S`."""
 CASES_AT_ONCE = 4
 """One computes, one encodes, the others wait for the child: enough to keep one device busy."""
 KEEP_RUNS_S = 7 * 86400.0
@@ -46,7 +51,9 @@ def load_site(settings: Settings) -> Site:
     """Services, rules and peers as they are on disk. Raises ConfigError with everything that is wrong."""
     services = load_catalogue(settings.models)
     summaries = {name: ServiceSummary(name, s.pipeline.status, s.accepts) for name, s in services.items()}
-    return Site(load_rules(settings.rules, summaries), services)
+    rules = load_rules(settings.rules, summaries)
+    archive_peer(settings, rules.peers)
+    return Site(rules, services)
 
 
 class Work:
@@ -88,6 +95,7 @@ class Work:
             ],
             self._park,
         )
+        self._retaining = Retaining(settings, lambda: self._site.rules.peers)
         self._looked_at_runs_s = 0.0
         self._stopping = threading.Event()
 
@@ -98,6 +106,7 @@ class Work:
         for record in self._cases.running():
             self._resume(record.case.key, record.attempt)
         self._senders.wake()
+        self._retaining.start()
         threading.Thread(target=self._warm, name="warm", daemon=True).start()
         log.info("working", rules=self._site.rules.hash[:12], services=",".join(sorted(self._site.services)))
 
@@ -116,7 +125,14 @@ class Work:
             sleep_s = min(SWEEP_EVERY_S, watchdog_s or SWEEP_EVERY_S)
             if next_look is not None:
                 sleep_s = min(sleep_s, (next_look - boot_us()) / 1e6)
-            self._doorbell.wait(sleep_s)
+            if self._doorbell.wait(sleep_s) == "received":
+                self._let_images_come()
+
+    def _let_images_come(self) -> None:
+        until_s = time.monotonic() + LONGEST_SETTLE_S
+        while time.monotonic() < until_s:
+            if self._doorbell.wait(SETTLE_S) != "received":
+                return
 
     def reload(self) -> None:
         """Read rules, peers and services again; a bad file changes nothing."""
@@ -132,6 +148,7 @@ class Work:
         """Let steps and sends end for a while; what is left is taken up at the next start."""
         self._stopping.set()
         self._senders.stop(grace_s)
+        self._retaining.close(grace_s)
         self._engine.close(int(grace_s))
         self._keeper.close()
         self._archive.close()

@@ -19,6 +19,7 @@ from pathlib import Path
 
 from pacsnode import findings
 from pacsnode.archive.cases import CaseRecord, Cases, Pending, ResultRecord, result_record
+from pacsnode.archive.digests import Digests
 from pacsnode.archive.index import Index
 from pacsnode.archive.store import Archive
 from pacsnode.complete.policy import policy
@@ -82,9 +83,7 @@ class Workflow:
         """Decide the studies that changed since the watermark; False when there were none."""
         changed = self._index().changed_since(self._cases.watermark())
         for uid, _ in changed:
-            study = self._index().study(uid)
-            assert study is not None
-            self._consider(study)
+            self._consider(self._digests().whole_study(self._index(), uid))
         return bool(changed)
 
     def _consider(self, study: Study) -> None:
@@ -316,6 +315,13 @@ class Workflow:
             self._thread.index = Index(self._stores.index_db)
         index: Index = self._thread.index
         return index
+
+    def _digests(self) -> Digests:
+        """As `_index`, for the one kind of row of `index.db` that is completed here."""
+        if not hasattr(self._thread, "digests"):
+            self._thread.digests = Digests(self._settings.files, self._stores.index_db)
+        digests: Digests = self._thread.digests
+        return digests
 
 
 def case_key(study: Study, candidate: Candidate, service: Service) -> str:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 
-from pacsnode.doorbell import Bell, Doorbell
+from pacsnode.doorbell import RECEIVED_EVERY_S, Bell, Doorbell
 
 
 def test_a_ring_wakes_and_many_rings_are_one(tmp_path: Path) -> None:
@@ -84,3 +85,20 @@ def test_a_negative_wait_is_a_look(tmp_path: Path) -> None:
 def test_a_home_that_is_not_there_is_an_error_at_once(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
         Bell(tmp_path / "absent" / "bell")
+
+
+def test_images_that_come_in_are_told_apart_from_what_is_to_be_done_at_once(tmp_path: Path) -> None:
+    door, bell = Doorbell(tmp_path / "bell"), Bell(tmp_path / "bell")
+    for _ in range(1000):
+        bell.received()
+    assert door.wait(20) == "received"
+    time.sleep(RECEIVED_EVERY_S)
+    bell.received()  # the thousand did not use up the right to tell
+    assert door.wait(20) == "received"
+    time.sleep(RECEIVED_EVERY_S)
+    bell.received()
+    bell.ring()
+    assert door.wait(20) == "now"
+    assert door.wait(0) == ""
+    door.close()
+    bell.close()

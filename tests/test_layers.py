@@ -27,7 +27,7 @@ LAYERS = (
     ("dimse",),
     ("archive", "engine"),
     ("receive", "route", "complete", "infer", "encode", "deliver", "exchange"),  # the stages
-    ("owing",),  # who gets which results
+    ("owing", "retaining"),  # who gets which results; what may go
     ("workflow",),
     ("life", "work", "child"),  # composition roots of two processes, and the look at one study
     ("checks",),

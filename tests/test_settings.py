@@ -41,6 +41,8 @@ def clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
         ("ASSOCIATION_IDLE_S", "inf", "less than or equal to 86400"),
         ("ASSOCIATION_IDLE_S", "nan", "less than or equal to 86400"),
         ("MINIMUM_FREE_MB", "0", "greater than or equal to 1"),
+        ("RETENTION_KEEP_DAYS", "-1", "greater than or equal to 0"),
+        ("RETENTION_KEEP_DAYS", "nan", "less than or equal to 36500"),
         ("DEVICE", "gpu", "'auto', 'cpu' or 'cuda'"),
         ("COMPUTE_THREADS", "-2", "greater than or equal to 0"),
         ("LOG_LEVEL", "chatty", "'debug', 'info', 'warning' or 'error'"),
@@ -56,6 +58,14 @@ def test_a_wrong_setting_is_named_with_what_is_right(
     assert error.value.exit_code == 2
     assert f"PACSNODE_{name} (or {name.lower()} in pacsnode.toml)" in str(error.value)
     assert says in str(error.value)
+
+
+def test_retention_needs_an_archive(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PACSNODE_RETENTION_KEEP_DAYS", "30")
+    with pytest.raises(ConfigError, match="needed for PACSNODE_RETENTION_KEEP_DAYS"):
+        load()
+    assert load(retention_archive="pacs").retention_keep_days == 30
+    assert load(retention_keep_days=0.0).retention_archive == ""
 
 
 def test_all_wrong_settings_are_told_at_once(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,37 +2,74 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
 import threading
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
-from pacsnode.archive.files import FOLDERS, sync_folder
+from pacsnode.archive.files import FOLDERS, Disk
 from pacsnode.database import boot_us, transaction, utc_us
 from pacsnode.errors import Rejected
 
 HOUR_US = 3_600_000_000
+_FOLDER_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A folder to write one file into, its descriptor, and its path below `files/`."""
+
+    epoch: int
+    slot: int
+    descriptor: int
+    folder: str
+
+
+@dataclass(frozen=True)
+class Unsealed:
+    """An epoch that recovery must read. `adopted`: the index had no record of it, it may be of any age."""
+
+    epoch: int
+    folder: Path
+    adopted: bool
+
+
+class _Open:
+    """An epoch of this process: its folders, and how many files are on their way into each."""
+
+    def __init__(self, number: int, descriptors: list[int]) -> None:
+        self.name = f"{number:08d}"
+        self.descriptors = descriptors
+        self.writers = [0] * len(FOLDERS)
+
+    def close(self) -> None:
+        while self.descriptors:
+            os.close(self.descriptors.pop())
 
 
 class Epochs:
-    """The epochs of one process (`owner`: scp or work). Thread-safe; the connection is its own.
+    """The epochs of one process (`owner`: scp or work). Thread-safe; the connection is its own, with synchronous FULL:
+    an epoch whose record a power cut took would be taken for one of a lost index.
 
     A folder that `epochs` does not know is what a lost or restored index left: it is taken over as unsealed.
     """
 
-    def __init__(self, connection: sqlite3.Connection, files: Path, owner: str) -> None:
+    def __init__(self, connection: sqlite3.Connection, files: Path, owner: str, disk: Disk) -> None:
         self._connection = connection
         self._files = files
         self._owner = owner
+        self._disk = disk
         self._lock = threading.Lock()
-        self._open: dict[int, int] = {}
+        self._open: dict[int, _Open] = {}
         self._current = 0
         self._opened_us = 0
         self._closed = False
         self._adopt()
 
-    def enter(self) -> tuple[int, Path]:
-        """The epoch to write into and its folder; call `leave` once the file's row is committed or it was dropped.
+    def enter(self) -> Place:
+        """Where to write; call `leave` once the file's row is committed or it was dropped.
 
         Raises Rejected (A700) when no epoch can be opened: no room, or the process is stopping.
         """
@@ -44,25 +81,29 @@ class Epochs:
                     self._turn()
                 except (OSError, sqlite3.OperationalError) as error:
                     raise Rejected(Rejected.OUT_OF_RESOURCES, "archive not writable, send again later") from error
-            self._open[self._current] = self._open.get(self._current, 0) + 1
-            return self._current, self._files / f"{self._current:08d}"
+            current = self._open[self._current]
+            slot = current.writers.index(min(current.writers))
+            current.writers[slot] += 1
+            return Place(self._current, slot, current.descriptors[slot], f"{current.name}/{FOLDERS[slot]}")
 
-    def leave(self, epoch: int) -> None:
-        """One file of `epoch` is settled."""
+    def leave(self, place: Place) -> None:
+        """The file is settled."""
         with self._lock:
-            self._open[epoch] -= 1
+            self._open[place.epoch].writers[place.slot] -= 1
 
     def settled(self) -> list[int]:
         """Epochs that this process has closed and whose files all have their row or are gone."""
         with self._lock:
-            return [e for e, writers in self._open.items() if writers == 0 and e != self._current]
+            return [e for e, epoch in self._open.items() if e != self._current and not any(epoch.writers)]
 
     def seal(self, epochs: Sequence[int]) -> None:
         """Recovery need not look at these: they were settled before a checkpoint that moved everything."""
         with self._lock:
             for epoch in epochs:
                 self._connection.execute("UPDATE epochs SET sealed = 1 WHERE epoch = ?", (epoch,))
-                self._open.pop(epoch, None)
+                settled = self._open.pop(epoch, None)
+                if settled is not None:
+                    settled.close()
 
     def close(self) -> None:
         """No more files: the current epoch becomes sealable."""
@@ -74,16 +115,22 @@ class Epochs:
             self._current = 0
             self._closed = True
 
-    def unsealed(self) -> list[tuple[int, Path]]:
+    def unsealed(self) -> list[Unsealed]:
         """Epochs of this owner that a process left without sealing, oldest first; none of the present process."""
         with self._lock:
             rows = self._connection.execute(
-                "SELECT epoch FROM epochs WHERE owner = ? AND sealed = 0 ORDER BY epoch", (self._owner,)
+                "SELECT epoch, closed_utc_us FROM epochs WHERE owner = ? AND sealed = 0 ORDER BY epoch", (self._owner,)
             ).fetchall()
-            return [(e, self._files / f"{e:08d}") for (e,) in rows if e != self._current and e not in self._open]
+            return [
+                Unsealed(epoch, self._files / f"{epoch:08d}", closed == 0)
+                for epoch, closed in rows
+                if epoch != self._current and epoch not in self._open
+            ]
 
     def disconnect(self) -> None:
-        """Give the connection back; the object is of no use afterwards."""
+        """Give connection and descriptors back; the object is of no use afterwards."""
+        for epoch in self._open.values():
+            epoch.close()
         self._connection.close()
 
     def _adopt(self) -> None:
@@ -91,7 +138,8 @@ class Epochs:
         found = sorted(int(f.name) for f in self._files.iterdir() if f.is_dir() and f.name.isdecimal())
         with transaction(self._connection):
             self._connection.executemany(
-                "INSERT OR IGNORE INTO epochs (epoch, owner, opened_utc_us) VALUES (?, ?, ?)",
+                # Closed at 0: how `unsealed` tells an adopted one, at the next start too.
+                "INSERT OR IGNORE INTO epochs (epoch, owner, opened_utc_us, closed_utc_us) VALUES (?, ?, ?, 0)",
                 [(epoch, self._owner, utc_us()) for epoch in found],
             )
 
@@ -104,12 +152,18 @@ class Epochs:
                 "INSERT INTO epochs (owner, opened_utc_us) VALUES (?, ?)", (self._owner, now)
             ).lastrowid
         assert epoch is not None
-        # Not durable yet, which is no harm: recovery takes over a folder whose record a power cut took.
         folder = self._files / f"{epoch:08d}"
         folder.mkdir(mode=0o700)
         for name in FOLDERS:
             (folder / name).mkdir(mode=0o700)
-        sync_folder(folder)
-        sync_folder(self._files)
+        self._flush(folder)
+        self._flush(self._files)
+        self._open[epoch] = _Open(epoch, [os.open(folder / name, _FOLDER_FLAGS) for name in FOLDERS])
         self._current, self._opened_us = epoch, boot_us()
-        self._open[epoch] = 0
+
+    def _flush(self, folder: Path) -> None:
+        descriptor = os.open(folder, _FOLDER_FLAGS)
+        try:
+            self._disk.flush_folder(descriptor)
+        finally:
+            os.close(descriptor)

@@ -13,6 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from pacsnode.archive import rows
+from pacsnode.archive.digests import Digests
 from pacsnode.archive.files import arrival_of
 from pacsnode.database import boot_id, boot_us, connect, transaction
 from pacsnode.dicom.header import read_header
@@ -38,15 +39,17 @@ def count(index_db: Path) -> int:
 
 def release(index_db: Path, files: Path, find_peer: FindPeer) -> int:
     """Take in what callers sent who are peers that may store by now; how many objects were taken in."""
-    connection = connect(index_db, "NORMAL")
+    connection, digests = connect(index_db, "NORMAL"), Digests(files, index_db)
     released = 0
     try:
         kept = connection.execute("SELECT * FROM aside WHERE peer = ? ORDER BY received_utc_us", (QUARANTINE,))
         for row in kept.fetchall():
             peer = find_peer(row["calling_ae_title"], row["address"])
             if peer is not None and "store" in peer.may:
+                digests.fill_instance(row["sop_instance_uid"])  # of another sender, should there be one
                 released += _release(connection, files, row, peer)
     finally:
+        digests.close()
         connection.close()
     return released
 
@@ -60,8 +63,8 @@ def _release(connection: sqlite3.Connection, files: Path, kept: sqlite3.Row, pee
         return False
     with transaction(connection):
         gone = connection.execute("DELETE FROM aside WHERE path = ?", (row.path,)).rowcount
-        verdict = rows.insert(connection, row, files).verdict if gone else ""
-    if verdict == "duplicate":  # the same bytes came again, from a known peer
+        verdict = rows.insert(connection, [row], files)[0] if gone else None
+    if verdict is not None and verdict.verdict == "duplicate":  # the same bytes came again, from a known peer
         path.unlink(missing_ok=True)
     return bool(gone)
 
@@ -76,7 +79,7 @@ def _row(path: Path, kept: sqlite3.Row, peer: Peer) -> rows.NewRow:
         ):
             header = read_header(dataset, meta.transfer_syntax_uid)
             dataset_bytes = len(dataset)
-    arrival = replace(arrival_of(meta.information), peer=peer.name, issuer=peer.issuer)
+    arrival = replace(arrival_of(meta.information)[0], peer=peer.name, issuer=peer.issuer)
     return rows.NewRow(
         meta.sop_class_uid,
         meta.sop_instance_uid,

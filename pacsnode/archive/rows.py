@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import cast
 
 from pacsnode.archive.files import Arrival
 from pacsnode.dicom.identity import Identity, disagreement
@@ -16,10 +18,16 @@ from pacsnode.dicom.identity import identity as identity_of
 from pacsnode.handover import Attributes, Stored
 from pacsnode.peers import QUARANTINE
 
+_TO_JSON = json.JSONEncoder(ensure_ascii=False).encode
+_VANISHED = "the first copy had vanished from the disk"
+
 
 @dataclass(frozen=True)
 class NewRow:
-    """One object to be indexed. `path` is below `files/`; `unusable` says why it can only be kept aside."""
+    """One object to be indexed. `path` is below `files/`; `unusable` says why it can only be kept aside.
+
+    `dataset_sha256` is "" until it is needed: `digests` computes it later.
+    """
 
     sop_class_uid: str
     sop_instance_uid: str
@@ -35,34 +43,57 @@ class NewRow:
     damaged: tuple[str, ...]
     unusable: str = ""
 
+    @property
+    def aside_because(self) -> str:
+        """Why the object cannot become part of its study; "" where it can."""
+        if self.unusable:
+            return self.unusable
+        # No study and no UID of it counts until a person has allowed the caller.
+        return "in quarantine: its sender is no peer" if self.arrival.peer == QUARANTINE else ""
+
     def first(self, keyword: str) -> str:
         """The first value of an attribute, "" where it is absent."""
         return next(iter(self.attributes.get(keyword, ())), "")
 
 
-def insert(connection: sqlite3.Connection, row: NewRow, files: Path) -> Stored:
-    """Index one object. A `duplicate` verdict means that the caller may delete the new file.
+def insert(connection: sqlite3.Connection, new: Sequence[NewRow], files: Path) -> list[Stored | None]:
+    """Index objects, in their order. A `duplicate` verdict means that the caller may delete the new file.
 
-    Where the file of the first copy is gone from the disk, the second takes its place.
+    None: nothing was done, since only a SHA-256 can tell, of the new object and of the one that is held under its UID.
     """
-    if row.unusable:
-        return _keep_aside(connection, row, row.unusable)
-    if row.arrival.peer == QUARANTINE:  # no study and no UID of it counts until a person has allowed the caller
-        return _keep_aside(connection, row, "in quarantine: its sender is no peer")
+    verdicts = [_insert(connection, row, files) for row in new]
+    grown: dict[str, list[NewRow]] = {}
+    for row, verdict in zip(new, verdicts, strict=True):
+        if verdict is not None and verdict.verdict == "stored" and row.origin == "received":
+            grown.setdefault(row.first("StudyInstanceUID"), []).append(row)
+    for uid, rows in grown.items():
+        _touch_study(connection, uid, rows)
+    return verdicts
+
+
+def _insert(connection: sqlite3.Connection, row: NewRow, files: Path) -> Stored | None:
+    if row.aside_because:
+        return _keep_aside(connection, row, row.aside_because) if row.dataset_sha256 else None
+    if _insert_instance(connection, row):
+        return Stored("stored")
+    if not row.dataset_sha256:
+        return None
     held = connection.execute(
         "SELECT dataset_sha256, transfer_syntax_uid, path FROM instances WHERE sop_instance_uid = ?",
         (row.sop_instance_uid,),
     ).fetchone()
-    if held is None:
+    is_there = (files / held["path"]).is_file()
+    if not held["dataset_sha256"]:
+        if is_there:
+            return _keep_aside(connection, row, "its SOP Instance UID is already held, by a file that is damaged")
+        connection.execute("DELETE FROM instances WHERE sop_instance_uid = ?", (row.sop_instance_uid,))
         _insert_instance(connection, row)
-        if row.origin == "received":
-            _touch_study(connection, row)
-        return Stored("stored")
+        return Stored("stored", _VANISHED)
     if (held["dataset_sha256"], held["transfer_syntax_uid"]) == (row.dataset_sha256, row.transfer_syntax_uid):
-        if (files / held["path"]).is_file():
+        if is_there:
             return Stored("duplicate")
         connection.execute("UPDATE instances SET path = ? WHERE sop_instance_uid = ?", (row.path, row.sop_instance_uid))
-        return Stored("stored", "the first copy had vanished from the disk")
+        return Stored("stored", _VANISHED)
     return _keep_aside(connection, row, "other bytes under a SOP Instance UID that is already held; the first stays")
 
 
@@ -91,9 +122,11 @@ def _keep_aside(connection: sqlite3.Connection, row: NewRow, reason: str) -> Sto
     return Stored("aside", reason)
 
 
-def _insert_instance(connection: sqlite3.Connection, row: NewRow) -> None:
-    connection.execute(
-        "INSERT INTO instances VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+def _insert_instance(connection: sqlite3.Connection, row: NewRow) -> bool:
+    """Whether there was no instance under this UID."""
+    cursor = connection.execute(
+        "INSERT INTO instances VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) "
+        "ON CONFLICT (sop_instance_uid) DO NOTHING",
         (
             row.sop_instance_uid,
             row.sop_class_uid,
@@ -110,48 +143,51 @@ def _insert_instance(connection: sqlite3.Connection, row: NewRow) -> None:
             row.arrival.received_utc_us,
             row.received_boot_us,
             row.boot_id,
-            json.dumps(dict(row.attributes), ensure_ascii=False),
-            json.dumps(row.damaged),
+            _TO_JSON(dict(row.attributes)),
+            _TO_JSON(row.damaged) if row.damaged else "[]",
         ),
     )
+    return cursor.rowcount == 1
 
 
-def _touch_study(connection: sqlite3.Connection, row: NewRow) -> None:
-    """Count the change, and compare who the patient is with what the study's first instance said."""
-    revision = connection.execute("UPDATE revision SET value = value + 1 RETURNING value").fetchone()[0]
-    identity = identity_of(row.attributes, row.arrival.issuer)
-    uid, now = row.first("StudyInstanceUID"), row.arrival.received_utc_us
+def _touch_study(connection: sqlite3.Connection, uid: str, rows: Sequence[NewRow]) -> None:
+    """Count the changes, and compare who the patient is with what the study's first instance said."""
+    revision = connection.execute("UPDATE revision SET value = value + ? RETURNING value", (len(rows),)).fetchone()[0]
     held = connection.execute("SELECT * FROM studies WHERE study_instance_uid = ?", (uid,)).fetchone()
+    first_us = min(row.arrival.received_utc_us for row in rows)
+    last_us = max(row.arrival.received_utc_us for row in rows)
+    identities = [identity_of(row.attributes, row.arrival.issuer) for row in rows]
     if held is None:
-        connection.execute(
-            "INSERT INTO studies VALUES (?, ?, ?, ?, ?, ?, '', ?, ?, ?)",
-            (
-                uid,
-                identity.issuer,
-                identity.patient_id,
-                "=".join(identity.name),
-                identity.birth_date,
-                identity.sex,
-                revision,
-                now,
-                now,
-            ),
-        )
-        return
-    first, second, third = held["person_name"].split("=")
-    known = Identity(held["issuer"], held["patient_id"], (first, second, third), held["birth_date"], held["sex"])
-    conflict = held["conflict"] or disagreement(known, identity)
+        known, conflict = identities[0], ""
+    else:
+        name = cast("tuple[str, str, str]", tuple(held["person_name"].split("=")))
+        known = Identity(held["issuer"], held["patient_id"], name, held["birth_date"], held["sex"])
+        conflict, first_us = held["conflict"], held["first_received_utc_us"]
+        last_us = max(last_us, held["last_received_utc_us"])
+    for identity in identities:
+        conflict = conflict or disagreement(known, identity)
+        known = _completed(known, identity)
     connection.execute(
-        "UPDATE studies SET revision = ?, last_received_utc_us = max(last_received_utc_us, ?), conflict = ?, "
-        # An empty group, date or sex agrees with anything; what the next image says then becomes the study's.
-        "person_name = ?, birth_date = ?, sex = ? WHERE study_instance_uid = ?",
+        "INSERT OR REPLACE INTO studies VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
         (
-            revision,
-            now,
-            conflict,
-            "=".join(a or b for a, b in zip(known.name, identity.name, strict=True)),
-            known.birth_date or identity.birth_date,
-            known.sex or identity.sex,
             uid,
+            known.issuer,
+            known.patient_id,
+            "=".join(known.name),
+            known.birth_date,
+            known.sex,
+            conflict,
+            revision,
+            first_us,
+            last_us,
         ),
     )
+
+
+def _completed(known: Identity, identity: Identity) -> Identity:
+    """An empty group, date or sex agrees with anything; what the next image says then becomes the study's."""
+    if known == identity:
+        return known
+    first, second, third = (a or b for a, b in zip(known.name, identity.name, strict=True))
+    birth_date, sex = known.birth_date or identity.birth_date, known.sex or identity.sex
+    return replace(known, name=(first, second, third), birth_date=birth_date, sex=sex)

@@ -1,71 +1,75 @@
 """The archive's way in: bytes to a durable file, then one group-committed row, and only then an answer.
 
-`Archive.begin` gives a writer for one object. Rows of objects that wait at the same time share one transaction.
-Never decodes a pixel; reads the header from the file after it was written.
+`Archive.begin` gives a writer for one object. The header is read from its first bytes, where they hold all of it, while
+the disk writes. Never decodes a pixel.
 """
 
 from __future__ import annotations
 
 import mmap
-import queue
+import os
 import sqlite3
 import threading
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal
 
 from pacsnode.archive import rows
+from pacsnode.archive.committer import Committer
+from pacsnode.archive.digests import Digests, digest_of
 from pacsnode.archive.epochs import Epochs
-from pacsnode.archive.files import Arrival, NewFile, Piece, free_mb, meta_header, sync_folder
-from pacsnode.database import boot_id, boot_us, connect, transaction, utc_us
+from pacsnode.archive.files import Arrival, Disk, NewFile, Piece, UnflushedDisk, free_mb, meta_header
+from pacsnode.database import Turns, boot_id, boot_us, connect, utc_us
 from pacsnode.dicom import uids
-from pacsnode.dicom.header import read_header
+from pacsnode.dicom.header import Header, read_beginning, read_header
 from pacsnode.errors import Rejected
-from pacsnode.handover import Attributes, Stored, StoreRequest
+from pacsnode.handover import Stored, StoreRequest
 from pacsnode.telemetry import Log
 
 log = Log(__name__)
 
-LARGEST_BATCH = 200
+Durability = Literal["full", "file", "none"]
 CHECKPOINT_EVERY_S = 1.0
 FREE_SPACE_LOOK_EVERY_US = 500_000
-
-
-@dataclass(frozen=True)
-class _Waiting:
-    row: rows.NewRow
-    verdict: Future[Stored]
+HEAD_BYTES = 32_768
+"""So much of a data set is looked at for its header; a CT slice has about 4 KB before its pixels."""
 
 
 class Archive:
     """Files and index rows of one process. `close` commits what waits, then checkpoints and seals.
 
-    `on_rows` is called after a commit, in the committing thread; it must not raise.
+    `durability`: "file" flushes each file and its name, and rows are put back from files after a power cut; "full"
+    flushes the row too; "none" flushes nothing. `on_rows` is called after a commit, in one of the writing threads; it
+    must not raise.
     """
 
     def __init__(
-        self, files: Path, index_db: Path, owner: str, *, minimum_free_mb: int, on_rows: Callable[[], None]
+        self,
+        files: Path,
+        index_db: Path,
+        owner: str,
+        *,
+        minimum_free_mb: int,
+        on_rows: Callable[[], None],
+        durability: Durability = "file",
+        disk: Disk | None = None,
     ) -> None:
         self.files = files
+        self.disk = disk or (UnflushedDisk() if durability == "none" else Disk())
         self._minimum_free_mb = minimum_free_mb
         self._on_rows = on_rows
         self._index_db = index_db
-        self._connection = connect(index_db, "NORMAL", automatic_checkpoint=False)
-        self.epochs = Epochs(connect(index_db, "NORMAL", automatic_checkpoint=False), files, owner)
-        self._boot_id = boot_id()
+        self._connection = connect(index_db, "FULL" if durability == "full" else "NORMAL", automatic_checkpoint=False)
+        self.epochs = Epochs(connect(index_db, "FULL", automatic_checkpoint=False), files, owner, self.disk)
+        self.boot_id = boot_id()
         self._free = (-FREE_SPACE_LOOK_EVERY_US, False)
-        self._waiting: queue.SimpleQueue[_Waiting | None] = queue.SimpleQueue()
+        self._turns = Turns(index_db)
         self._dirty = threading.Event()
         self._closing = threading.Event()
-        self._gate = threading.Lock()
-        self._closed = False
-        self._threads = [
-            threading.Thread(target=self._commit_rows, name="archive rows"),
-            threading.Thread(target=self._checkpoint, name="archive checkpoint"),
-        ]
-        for thread in self._threads:
-            thread.start()
+        self._committer = Committer(self._connection, self._turns, files, self._committed)
+        self._checkpointer = threading.Thread(target=self._checkpoint, name="archive checkpoint")
+        self._checkpointer.start()
 
     def begin(self, request: StoreRequest) -> Writer:
         """A writer for one received object. Raises Rejected (A700) below the free-space watermark."""
@@ -88,80 +92,43 @@ class Archive:
         )
         return Writer(self, request, arrival, origin)
 
-    def commit(self, row: rows.NewRow) -> Stored:
+    def commit(self, row: rows.NewRow, found: Found) -> Stored:
         """Index one durable file; returns after the transaction's commit. Raises Rejected: there is no row then."""
-        waiting = _Waiting(row, Future())
-        with self._gate:
-            if self._closed:
-                raise Rejected(Rejected.OUT_OF_RESOURCES, "the node is stopping, send again later")
-            self._waiting.put(waiting)
-        return waiting.verdict.result()
+        if row.origin == "result" or row.aside_because:
+            row = self._digested(row, found)
+        stored = self._committer.commit(row)
+        if stored is None:
+            digests = Digests(self.files, self._index_db)
+            try:
+                digests.fill_instance(row.sop_instance_uid)
+            finally:
+                digests.close()
+            stored = self._committer.commit(self._digested(row, found))
+            assert stored is not None, "a row with its SHA-256 gets a verdict"
+        self._dirty.set()
+        return stored
 
-    def describe(self, request: StoreRequest, arrival: Arrival, file: Path, found: Found) -> rows.NewRow:
-        """The row of a durable file: its header read, and compared with what the command set said (PS3.4 B.2.3)."""
-        attributes, damaged, unusable = _read_attributes(found, request)
-        return rows.NewRow(
-            request.sop_class_uid,
-            request.sop_instance_uid,
-            request.transfer_syntax_uid,
-            str(file.relative_to(self.files)),
-            found.sha256,
-            found.dataset_bytes,
-            found.origin,
-            arrival,
-            boot_us(),
-            self._boot_id,
-            attributes,
-            damaged,
-            unusable,
-        )
+    def _digested(self, row: rows.NewRow, found: Found) -> rows.NewRow:
+        sha256, fault = digest_of(found.descriptor, found.offset, found.checksum)
+        if fault:
+            log.error("a file is not what was written", path=row.path)
+            raise Rejected(Rejected.OUT_OF_RESOURCES, "the archive read back other bytes")
+        return replace(row, dataset_sha256=sha256)
 
     def close(self) -> None:
         """Settle everything; what is begun or committed from now on is refused."""
-        with self._gate:
-            self._closed = True
-            self._waiting.put(None)
-        self._threads[0].join()
+        self._committer.close()
         self.epochs.close()
         self._closing.set()
         self._dirty.set()
-        self._threads[1].join()
+        self._checkpointer.join()
         self._connection.close()
+        self._turns.close()
         self.epochs.disconnect()
 
-    def _commit_rows(self) -> None:
-        while True:
-            batch = [self._waiting.get()]
-            while len(batch) < LARGEST_BATCH and not self._waiting.empty():
-                batch.append(self._waiting.get())
-            entries = [entry for entry in batch if entry is not None]
-            if entries:
-                self._commit_batch(entries)
-            if len(entries) < len(batch):
-                return
-
-    def _commit_batch(self, entries: Sequence[_Waiting]) -> None:
-        try:
-            # One flush of a folder serves every file that was named in it meanwhile.
-            for folder in {(self.files / entry.row.path).parent for entry in entries}:
-                sync_folder(folder)
-            with transaction(self._connection):
-                verdicts = [rows.insert(self._connection, entry.row, self.files) for entry in entries]
-        except Exception as error:  # each waiting store must be answered, whatever happened
-            no_room = isinstance(error, sqlite3.OperationalError | OSError)
-            if not no_room and len(entries) > 1:  # one of them is at fault, the others must not suffer for it
-                for entry in entries:
-                    self._commit_batch([entry])
-                return
-            log.exception("index rows not committed", rows=len(entries))
-            for entry in entries:
-                entry.verdict.set_exception(_refusal(error, no_room))
-            return
-        for entry, verdict in zip(entries, verdicts, strict=True):
-            entry.verdict.set_result(verdict)
+    def _committed(self) -> None:
         self._dirty.set()
-        if any(verdict.verdict == "stored" for verdict in verdicts):
-            self._on_rows()
+        self._on_rows()
 
     def _checkpoint(self) -> None:
         """Move the WAL into the database once a second while there is something to move, never on a commit's way."""
@@ -186,24 +153,45 @@ class Archive:
             log.error("index not checkpointed", reason=error)
 
 
-def _refusal(error: Exception, no_room: bool) -> Rejected:
-    if no_room:
-        refusal = Rejected(Rejected.OUT_OF_RESOURCES, "index not writable, send again later")
-    else:
-        refusal = Rejected(Rejected.CANNOT_UNDERSTAND, "cannot be indexed, see the log of the node")
-    refusal.__cause__ = error
-    return refusal
-
-
 @dataclass(frozen=True)
 class Found:
-    """What is known of a data set's bytes: in the file of `descriptor`, from `offset` on."""
+    """A whole file: its open descriptor, where the data set begins in it, its checksum and length."""
 
     descriptor: int
     offset: int
-    sha256: str
+    checksum: str
     dataset_bytes: int
-    origin: str
+
+
+def describe(
+    archive: Archive,
+    request: StoreRequest,
+    arrival: Arrival,
+    path: str,
+    found: Found,
+    origin: str,
+    header: Header | str,
+) -> rows.NewRow:
+    """The row of a durable file: what its header says, compared with what the command set said (PS3.4 B.2.3).
+
+    `header` is the reason where there is none to be read.
+    """
+    unusable = header if isinstance(header, str) else _unusable(header, request)
+    return rows.NewRow(
+        request.sop_class_uid,
+        request.sop_instance_uid,
+        request.transfer_syntax_uid,
+        path,
+        "",
+        found.dataset_bytes,
+        origin,
+        arrival,
+        boot_us(),
+        archive.boot_id,
+        {} if isinstance(header, str) else header.attributes,
+        () if isinstance(header, str) else header.damaged,
+        unusable,
+    )
 
 
 class Writer:
@@ -214,21 +202,20 @@ class Writer:
         self._request = request
         self._arrival = arrival
         self._origin = origin
-        self._meta = meta_header(request, arrival)
-        self._epoch, folder = archive.epochs.enter()
+        self._meta, self._checksum_offset = meta_header(request, arrival)
+        self._ending = b""
+        self._place = archive.epochs.enter()
         try:
-            self._file = NewFile(folder)
+            self._file = NewFile(archive.files, self._place.folder, self._place.descriptor, archive.disk)
         except BaseException:
-            archive.epochs.leave(self._epoch)
+            archive.epochs.leave(self._place)
             raise
-        self._begun = False
 
     def write(self, pieces: Sequence[Piece]) -> None:
         """Append data set bytes. Raises Rejected (A700)."""
-        if not self._begun:
-            self._begun = True
-            self._file.write_meta(self._meta)
-        self._file.write(pieces)
+        if pieces:
+            self._ending = (self._ending + b"".join([bytes(piece[-8:]) for piece in pieces[-8:]]))[-8:]
+        self._file.write(pieces, b"" if self._file.dataset_bytes else self._meta)
 
     def commit(self) -> Stored:
         """Durable file, then row. Raises Rejected: A700 no room, A900 not what was announced, C000 not readable.
@@ -238,11 +225,10 @@ class Writer:
         try:
             if not self._file.dataset_bytes:
                 raise Rejected(Rejected.CANNOT_UNDERSTAND, "no data set")
+            self._file.finish(self._checksum_offset)
+            row, found = self._describe()  # while the disk writes
             self._file.keep()
-            new = self._file
-            found = Found(new.descriptor, len(self._meta), new.sha256.hexdigest(), new.dataset_bytes, self._origin)
-            row = self._archive.describe(self._request, self._arrival, new.path, found)
-            stored = self._archive.commit(row)
+            stored = self._archive.commit(row, found)
             self._file.close()
             if stored.verdict == "duplicate":
                 self._file.drop()
@@ -250,7 +236,7 @@ class Writer:
             self._file.drop()
             raise
         finally:
-            self._archive.epochs.leave(self._epoch)
+            self._archive.epochs.leave(self._place)
         if row.unusable:
             log.warning("kept aside", reason=row.unusable, peer=self._arrival.peer, path=row.path)
             status, comment = row.unusable.split(" ", 1)
@@ -259,36 +245,51 @@ class Writer:
             log.warning("kept aside", reason=stored.comment, peer=self._arrival.peer, path=row.path)
         return stored
 
+    def _describe(self) -> tuple[rows.NewRow, Found]:
+        file, syntax = self._file, self._request.transfer_syntax_uid
+        found = Found(file.descriptor, len(self._meta), file.checksum, file.dataset_bytes)
+        begun = read_beginning(os.pread(file.descriptor, HEAD_BYTES, found.offset), syntax)
+        if begun is not None and begun.is_all(file.dataset_bytes, self._ending):
+            header: Header | str = begun.header
+        else:
+            header = header_of_file(found, syntax)
+        row = describe(self._archive, self._request, self._arrival, file.path, found, self._origin, header)
+        return row, found
+
     @property
     def path(self) -> Path:
         """Where the file is after `commit`."""
-        return self._file.path
+        return self._archive.files / self._file.path
 
     def abort(self) -> None:
         """The association ended before the object did."""
         try:
             self._file.drop()
         finally:
-            self._archive.epochs.leave(self._epoch)
+            self._archive.epochs.leave(self._place)
 
 
-def _read_attributes(found: Found, request: StoreRequest) -> tuple[Attributes, tuple[str, ...], str]:
-    """Attributes, repaired keywords, and why the object is unusable ("A900 …" or "C000 …"; "" when it is usable)."""
+def header_of_file(found: Found, transfer_syntax_uid: str) -> Header | str:
+    """The header of a whole file, or "C000 …" where none can be read."""
     try:
         with (
             mmap.mmap(found.descriptor, 0, access=mmap.ACCESS_READ) as mapped,
             memoryview(mapped) as whole,
             whole[found.offset :] as dataset,
         ):
-            header = read_header(dataset, request.transfer_syntax_uid)
+            return read_header(dataset, transfer_syntax_uid)
     except Rejected as error:
-        return {}, (), f"{error.status:04X} {error.comment}"
+        return f"{error.status:04X} {error.comment}"
+
+
+def _unusable(header: Header, request: StoreRequest) -> str:
+    """Why the object is not what was announced ("A900 …"); "" when it is."""
     attributes = header.attributes
     for keyword, said in (("SOPClassUID", request.sop_class_uid), ("SOPInstanceUID", request.sop_instance_uid)):
         if attributes.get(keyword) != (said,):
-            return attributes, header.damaged, f"A900 {keyword} of data set and command differ"
+            return f"A900 {keyword} of data set and command differ"
     for keyword in ("StudyInstanceUID", "SeriesInstanceUID"):
         uid = next(iter(attributes.get(keyword, ())), "")
         if not uids.is_safe(uid):
-            return attributes, header.damaged, f"A900 {keyword} is absent or no UID"
-    return attributes, header.damaged, ""
+            return f"A900 {keyword} is absent or no UID"
+    return ""

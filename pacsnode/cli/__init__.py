@@ -6,7 +6,7 @@ import sys
 
 import typer
 
-from pacsnode.cli import callers, looking, running, sending
+from pacsnode.cli import callers, looking, retention, running, sending
 from pacsnode.errors import PacsnodeError
 
 app = typer.Typer(
@@ -21,6 +21,7 @@ running.register(app)
 sending.register(app)
 looking.register(app)
 callers.register(app)
+retention.register(app)
 
 
 def main() -> None:

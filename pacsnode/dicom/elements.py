@@ -11,6 +11,7 @@ import struct
 from collections.abc import Collection
 from dataclasses import dataclass
 from enum import Enum, auto
+from functools import lru_cache
 from typing import NamedTuple
 
 from pacsnode.dicom.attributes import PIXEL_DATA
@@ -86,12 +87,24 @@ def scan(data: memoryview, syntax: Syntax, wanted: Collection[tuple[int, int]], 
     return _Scanner(data, syntax, wanted, prefix).run()
 
 
+def ends_with_delimiter(ending: bytes, syntax: Syntax) -> bool:
+    """Whether the last eight bytes of a data set are the end of a sequence or of encapsulated pixel data."""
+    return ending == _TAG_AND_LENGTH[syntax.big_endian].pack(0xFFFE, 0xE0DD, 0)
+
+
+@lru_cache(maxsize=16)
+def _by_sequence(wanted: frozenset[tuple[int, int]]) -> dict[int, set[int]]:
+    """The wanted tags by the sequence around them."""
+    tags: dict[int, set[int]] = {}
+    for sequence, tag in wanted:
+        tags.setdefault(sequence, set()).add(tag)
+    return tags
+
+
 class _Scanner:
     def __init__(self, data: memoryview, syntax: Syntax, wanted: Collection[tuple[int, int]], prefix: bool) -> None:
         self.data, self.size, self.prefix = data, len(data), prefix
-        self.wanted: dict[int, set[int]] = {}
-        for sequence, tag in wanted:
-            self.wanted.setdefault(sequence, set()).add(tag)
+        self.wanted = _by_sequence(frozenset(wanted))
         self.wanted_sequences = self.wanted.keys() - {0}
         self.at = 0
         self.inside = [_Open(_Kind.DATA_SET, self.size, False, syntax)]
@@ -185,6 +198,8 @@ class _Scanner:
         if tag >> 16 == 0xFFFE:
             self._delimiter(top, tag)
             return False
+        if tag == 0 and self.at:  # zeros: read as elements, 4 KB deflated would hold a core for seconds
+            raise Rejected(Rejected.CANNOT_UNDERSTAND, "zeros where an element should be")
         tags, sequence = self._wanted_here()
         element = Element(*_read_element(self.data, self.at, top.end, top.syntax), sequence)
         at_top, end = len(self.inside) == 1, element.start + element.length
@@ -272,7 +287,7 @@ class _Scanner:
         return 2 <= len(rest) <= MAX_PADDING and not rest.strip(b"\0")
 
     def _ends_with_delimiter(self, syntax: Syntax) -> bool:
-        return bytes(self.data[-8:]) == _TAG_AND_LENGTH[syntax.big_endian].pack(0xFFFE, 0xE0DD, 0)
+        return ends_with_delimiter(bytes(self.data[-8:]), syntax)
 
 
 def _read_element(data: memoryview, at: int, end: int, syntax: Syntax) -> tuple[int, str, int, int]:

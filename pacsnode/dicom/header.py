@@ -12,6 +12,7 @@ import struct
 import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 
 from pacsnode.dicom.attributes import BY_PLACE, HAS_PIXEL_DATA, PIXEL_DATA, SPECIFIC_CHARACTER_SET, Attribute
 from pacsnode.dicom.charsets import decode_text
@@ -19,9 +20,11 @@ from pacsnode.dicom.elements import (
     EXPLICIT_BIG,
     EXPLICIT_LITTLE,
     IMPLICIT_LITTLE,
+    UNDEFINED,
     Element,
     Scan,
     Syntax,
+    ends_with_delimiter,
     scan,
 )
 from pacsnode.errors import Rejected
@@ -30,6 +33,9 @@ MAX_VALUE_BYTES = 16_384
 """Longest value of the attribute table that is read; the longest legal one is a tenth of it."""
 MAX_INFLATED_BYTES = 4 * 1024 * 1024
 """How much of a deflated data set is inflated: a bomb of 292 KB holds 300 MB."""
+
+_SHORT_VALUE_BYTES = 64
+"""Longer values are not remembered: what a peer sends must not fill the memory."""
 
 DEFLATED = "1.2.840.10008.1.2.1.99"
 _SYNTAXES = {
@@ -73,6 +79,36 @@ def read_header(data: bytes | memoryview | mmap.mmap, transfer_syntax_uid: str) 
         inflated, whole = _inflate(octets)
     with memoryview(inflated) as octets:
         return _header(octets, scan(octets, syntax, _WANTED, prefix=not whole), syntax)
+
+
+@dataclass(frozen=True)
+class Beginning:
+    """A header that was read from the first bytes of a data set; it counts if the pixel data are the last element."""
+
+    header: Header
+    pixels_start: int
+    pixels_length: int
+    syntax: Syntax
+
+    def is_all(self, dataset_bytes: int, ending: bytes) -> bool:
+        """Whether nothing stands behind the pixel data; `ending`: the last eight bytes of the data set."""
+        if self.pixels_length == UNDEFINED:
+            return ends_with_delimiter(ending, self.syntax)
+        return self.pixels_start + self.pixels_length == dataset_bytes
+
+
+def read_beginning(head: bytes | bytearray | memoryview, transfer_syntax_uid: str) -> Beginning | None:
+    """The header of a data set that begins with `head`; None where more of it must be read."""
+    syntax = _SYNTAXES.get(transfer_syntax_uid, EXPLICIT_LITTLE)
+    if transfer_syntax_uid == DEFLATED:
+        return None
+    with memoryview(head) as octets:
+        try:
+            found = scan(octets, syntax, _WANTED, prefix=True)
+            pixels = next(element for element in found.elements if element.tag in PIXEL_DATA and not element.sequence)
+            return Beginning(_header(octets, found, syntax), pixels.start, pixels.length, syntax)
+        except Rejected:  # cut off, or wrong: the whole data set tells which
+            return None
 
 
 def _inflate(deflated: memoryview) -> tuple[bytes, bool]:
@@ -161,6 +197,12 @@ def decode_value(
 
     Text of every VR is read in the data set's character sets: consoles put Hangul into BodyPartExamined (CS) too.
     """
+    if len(value) <= _SHORT_VALUE_BYTES:
+        return _decode_short(value, vr, charset, big_endian)
+    return _decode_any(value, vr, charset, big_endian)
+
+
+def _decode_any(value: bytes, vr: str, charset: tuple[str, ...], big_endian: bool) -> tuple[tuple[str, ...], bool]:
     if vr in _NUMBERS:
         return _numbers(value, _NUMBERS[vr], big_endian), False
     if value.isascii() and (plain := value.decode("ascii").strip(" \0")).isprintable() and "\\" not in plain:
@@ -172,6 +214,10 @@ def decode_value(
     parts = [part.strip(" \0") for part in text.text.split("\\")]
     clean = [part.translate(_CONTROL).strip() for part in parts]  # this text is logged and shown
     return tuple(clean), hurt or clean != parts
+
+
+_decode_short = lru_cache(maxsize=8192)(_decode_any)
+"""The images of a series say the same in nearly all of their elements."""
 
 
 def _numbers(value: bytes, code: str, big_endian: bool) -> tuple[str, ...]:

@@ -41,6 +41,8 @@ def identity(attributes: Mapping[str, Sequence[str]], peer_issuer: str = "") -> 
 
 def disagreement(a: Identity, b: Identity) -> str:
     """Why `a` and `b` are not the same person, e.g. "PatientName differs"; "" if they are, as far as can be seen."""
+    if a == b:
+        return ""
     if a.issuer.strip(" \0") != b.issuer.strip(" \0"):
         return "IssuerOfPatientID differs"
     if a.patient_id.strip(" \0") != b.patient_id.strip(" \0"):

@@ -9,7 +9,8 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final
+from types import MappingProxyType
+from typing import Final, NamedTuple
 
 from pynetdicom.pdu import A_ASSOCIATE_AC, A_ASSOCIATE_RQ
 from pynetdicom.pdu_primitives import (
@@ -43,6 +44,7 @@ _ABSTRACT_SYNTAX_ITEM: Final = 0x30
 _TRANSFER_SYNTAX_ITEM: Final = 0x40
 _USER_INFORMATION_ITEM: Final = 0x50
 _MAXIMUM_LENGTH_ITEM: Final = 0x51
+_ROLE_SELECTION_ITEM: Final = 0x54
 _MOST_TRANSFER_SYNTAXES: Final = 128
 
 
@@ -55,14 +57,25 @@ class ProposedContext:
     transfer_syntaxes: tuple[str, ...]
 
 
+class Role(NamedTuple):
+    """What the requestor is for a SOP class (PS3.7 D.3.3.4); where nothing is said it is the SCU alone."""
+
+    scu: bool
+    scp: bool
+
+
 @dataclass(frozen=True)
 class Items:
-    """The variable items of an A-ASSOCIATE-RQ (`proposed`) or -AC (`accepted`: context id to transfer syntax)."""
+    """The variable items of an A-ASSOCIATE-RQ (`proposed`) or -AC (`accepted`: context id to transfer syntax).
+
+    `roles`: by SOP class, where any was said.
+    """
 
     application_context: str
     proposed: tuple[ProposedContext, ...]
     accepted: Mapping[int, str]
     maximum_length: int
+    roles: Mapping[str, Role]
 
 
 @dataclass(frozen=True)
@@ -94,6 +107,7 @@ def decode_items(data: bytes) -> Items:
     application_context, maximum_length = "", 0
     proposed: list[ProposedContext] = []
     accepted: dict[int, str] = {}
+    roles: dict[str, Role] = {}
     seen: set[int] = set()
     for kind, body in _items(data):
         if kind == _APPLICATION_CONTEXT_ITEM:
@@ -111,7 +125,9 @@ def decode_items(data: bytes) -> Items:
             for sub_kind, value in _items(body):
                 if sub_kind == _MAXIMUM_LENGTH_ITEM and len(value) == 4:
                     maximum_length = int.from_bytes(value, "big")
-    return Items(application_context, tuple(proposed), accepted, maximum_length)
+                elif sub_kind == _ROLE_SELECTION_ITEM and len(value) > 4:
+                    roles[_uid(value[2:-2])] = Role(value[-2] == 1, value[-1] == 1)
+    return Items(application_context, tuple(proposed), accepted, maximum_length, roles)
 
 
 def _items(data: bytes) -> Iterator[tuple[int, bytes]]:
@@ -158,10 +174,7 @@ def encode_request(
     For the SOP classes in `scp_of` it proposes that we are the SCP and not the SCU (PS3.7 D.3.3.4).
     """
     primitive = _primitive(calling_ae_title, called_ae_title)
-    for sop_class_uid in scp_of:
-        role = SCP_SCU_RoleSelectionNegotiation()
-        role.sop_class_uid, role.scu_role, role.scp_role = sop_class_uid, False, True
-        primitive.user_information.append(role)
+    primitive.user_information += [_role(sop_class_uid, Role(False, True)) for sop_class_uid in scp_of]
     proposed = []
     for index, (abstract_syntax, transfer_syntaxes) in enumerate(contexts):
         context = build_context(abstract_syntax, list(transfer_syntaxes))
@@ -171,9 +184,13 @@ def encode_request(
     return bytes(A_ASSOCIATE_RQ(primitive).encode())
 
 
-def encode_accept(results: Sequence[ContextResult]) -> bytes:
-    """An A-ASSOCIATE-AC; its bytes 10 to 74 are to be replaced by those of the request (PS3.8 table 9-17)."""
+def encode_accept(results: Sequence[ContextResult], roles: Mapping[str, Role] = MappingProxyType({})) -> bytes:
+    """An A-ASSOCIATE-AC; its bytes 10 to 74 are to be replaced by those of the request (PS3.8 table 9-17).
+
+    `roles`: those that the requestor proposed and gets, by SOP class.
+    """
     primitive = _primitive("REQUESTOR", "ACCEPTOR")
+    primitive.user_information += [_role(sop_class_uid, role) for sop_class_uid, role in roles.items()]
     answered = []
     for result in results:
         context = PresentationContext()
@@ -184,6 +201,12 @@ def encode_accept(results: Sequence[ContextResult]) -> bytes:
     primitive.presentation_context_definition_results_list = answered
     primitive.result = 0
     return bytes(A_ASSOCIATE_AC(primitive).encode())
+
+
+def _role(sop_class_uid: str, role: Role) -> SCP_SCU_RoleSelectionNegotiation:
+    item = SCP_SCU_RoleSelectionNegotiation()
+    item.sop_class_uid, item.scu_role, item.scp_role = sop_class_uid, *role
+    return item
 
 
 def _primitive(calling_ae_title: str, called_ae_title: str) -> A_ASSOCIATE:

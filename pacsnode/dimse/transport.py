@@ -6,10 +6,7 @@ polls, never looks into a command or a data set, never waits for a peer without 
 
 from __future__ import annotations
 
-import contextlib
 import io
-import math
-import select
 import socket
 import ssl
 import time
@@ -17,6 +14,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from pacsnode.dimse import pdus, tls
+from pacsnode.dimse.line import Line
 from pacsnode.dimse.pdus import (
     LEAST_RATE,
     Aborted,
@@ -34,8 +32,11 @@ _LEAST_ROOM_BYTES: Final = 65536
 _MOST_PIECES: Final = 512
 """Half of IOV_MAX: a consumer may hand all pieces to one writev with a header of its own."""
 _SEND_BYTES: Final = 4 * (pdus.ANNOUNCED_PDU_BYTES + 6)
-_LINGER_BYTES: Final = 1 << 24
-_TCP_QUICKACK: Final[int | None] = getattr(socket, "TCP_QUICKACK", None)
+_EARLY_BYTES: Final = 1 << 16
+"""So much of a data set is given away at once: its header is read while the peer sends the rest."""
+_SPARE_BUFFERS: Final = 16
+_spare: Final[list[bytearray]] = []
+"""Of connections that have ended: the kernel need not find and clear new pages for each association."""
 
 
 @dataclass(slots=True)
@@ -52,49 +53,30 @@ class Transport:
     """A connected socket that speaks PDUs. One thread reads and writes; `cancel` alone may come from another."""
 
     def __init__(self, connection: socket.socket, *, pdu_timeout_s: float, least_rate: LeastRate = LEAST_RATE) -> None:
-        self._socket = connection
+        self._line = Line(connection, send_timeout_s=pdu_timeout_s)
         self._pdu_timeout_s = pdu_timeout_s
         self._least_rate = least_rate
         self._waited_s = 0.0  # in the present window of the present message, and what came meanwhile
         self._came_bytes = 0
-        self._view = memoryview(bytearray(_BUFFER_BYTES))
+        try:
+            self._buffer = _spare.pop()
+        except IndexError:
+            self._buffer = bytearray(_BUFFER_BYTES)
+        self._view = memoryview(self._buffer)
         self._start = self._end = 0  # what lies in the buffer, not yet read
         self._pdu_left = self._pdv_left = 0  # bytes still to come of the P-DATA-TF and of the PDV in progress
         self._context_id = self._control = 0
         self._in_message = False
         self._deadline: float | None = None  # when the PDU in progress must be whole
-        self._cancelled = False
-        self._secured: ssl.SSLSocket | None = None
-        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        self._acknowledge_at_once()
-
-    def _acknowledge_at_once(self) -> None:
-        """Free the last segment of a sender with Nagle on (DCMTK): the kernel forgets the option, so set it again."""
-        if _TCP_QUICKACK is not None:
-            with contextlib.suppress(OSError):  # the peer may be gone; the next read says so
-                self._socket.setsockopt(socket.IPPROTO_TCP, _TCP_QUICKACK, 1)
-
-    def secure(self, context: ssl.SSLContext, *, wait_s: float, server_hostname: str | None = None) -> None:
-        """The TLS handshake, as a client where `server_hostname` is given, as a whole within `wait_s`.
-
-        Raises OSError, TimeoutError among them: nothing may be sent afterwards but by `close`.
-        """
-        self._socket.settimeout(wait_s)
-        self._socket = secured = context.wrap_socket(
-            self._socket,
-            server_side=server_hostname is None,
-            server_hostname=server_hostname,
-            do_handshake_on_connect=False,
-        )
-        if self._cancelled:  # asked while the socket changed hands
-            raise ConnectionAbortedError("ended by the node")
-        secured.do_handshake()
-        self._secured = secured
 
     @property
     def certificate(self) -> tls.Certificate | None:
         """What the peer's certificate says; None without one."""
-        return None if self._secured is None else tls.presented_by(self._secured)
+        return self._line.certificate
+
+    def secure(self, context: ssl.SSLContext, *, wait_s: float, server_hostname: str | None = None) -> None:
+        """The TLS handshake (`Line.secure`)."""
+        self._line.secure(context, wait_s=wait_s, server_hostname=server_hostname)
 
     # reading
 
@@ -136,13 +118,15 @@ class Transport:
         Raises ReleaseRequested, Aborted, ConnectionLost, TimedOut, ProtocolViolation.
         """
         pieces: list[memoryview] = []
+        is_first = not self._in_message
         if self._start == self._end:
             self._start = self._end = 0
         while True:
             is_last = self._collect(pieces)
             full = len(self._view) - self._end < _LEAST_ROOM_BYTES or len(pieces) >= _MOST_PIECES
             is_command = bool(self._control & pdus.COMMAND)
-            if is_last or (pieces and (full or is_command)):
+            early = is_first and self._end >= _EARLY_BYTES
+            if is_last or (pieces and (full or early or is_command)):
                 return Fragments(self._context_id, is_command, is_last, pieces)
             if full:
                 self._compact()  # nothing is lent out, and no more than a header is moved
@@ -220,12 +204,7 @@ class Transport:
 
     def wait_for_input(self, wake: int, wait_s: float) -> bool:
         """Whether the peer has sent something; False once `wake`, a descriptor, is readable or the time is over."""
-        if self._start < self._end or self._cancelled or (self._secured is not None and self._secured.pending()):
-            return True
-        poll = select.poll()
-        poll.register(self._socket, select.POLLIN)
-        poll.register(wake, select.POLLIN)
-        return any(descriptor != wake for descriptor, _ in poll.poll(math.ceil(wait_s * 1000)))
+        return self._start < self._end or self._line.wait_for_input(wake, wait_s)
 
     def _receive(self, wait_s: float) -> None:
         """Read once from the socket, behind what lies in the buffer."""
@@ -233,19 +212,11 @@ class Transport:
         if self._deadline is None and (self._pdu_left or self._end > self._start):
             self._deadline = now + self._pdu_timeout_s
         patience_s = wait_s if self._deadline is None else self._deadline - now
-        if self._cancelled:
-            raise ConnectionLost("ended by the node")
         if patience_s <= 0:
+            if self._line.is_cancelled:
+                raise ConnectionLost("ended by the node")
             raise TimedOut("a PDU did not arrive within its time limit")
-        try:
-            self._socket.settimeout(patience_s)
-            count = self._socket.recv_into(self._view[self._end :])
-        except TimeoutError:
-            raise TimedOut("the peer is silent") from None
-        except OSError as error:
-            raise ConnectionLost(f"the connection broke: {error.strerror}") from error
-        if not count:
-            raise ConnectionLost("the peer closed the connection")
+        count = self._line.receive_into(self._view[self._end :], patience_s)
         self._end += count
         if self._in_message:
             self._measure(time.monotonic() - now, count)
@@ -263,14 +234,7 @@ class Transport:
 
     def send(self, data: bytes | bytearray | memoryview) -> None:
         """Send all of `data` within a PDU's time limit; expect an answer at once."""
-        try:
-            self._socket.settimeout(self._pdu_timeout_s)
-            self._socket.sendall(data)
-        except TimeoutError:
-            raise TimedOut("the peer does not take what is sent") from None
-        except OSError as error:
-            raise ConnectionLost(f"the connection broke: {error.strerror}") from error
-        self._acknowledge_at_once()
+        self._line.send(data)
 
     def send_message(self, command: bytes, context_id: int, data_set: io.BufferedIOBase, maximum_length: int) -> None:
         """Send the PDUs of a command, then `data_set` from its position to its end: small messages leave as one send.
@@ -302,32 +266,15 @@ class Transport:
 
     def cancel(self) -> None:
         """End the reads of another thread: it gets ConnectionLost at its next wait."""
-        self._cancelled = True
-        with contextlib.suppress(OSError):  # already closed: nothing to wake
-            # Of a TLS socket the plain half alone: SSLSocket.shutdown would let the other thread read ciphertext.
-            socket.socket.shutdown(self._socket, socket.SHUT_RD)
+        self._line.cancel()
 
     def close(self, *, linger_s: float = 0.0) -> None:
         """Close; with `linger_s`, first let the peer read our last PDU and close: a reset would take it away."""
-        deadline = time.monotonic() + linger_s
-        with contextlib.suppress(OSError, ValueError):  # the peer has gone, or says no good-bye
-            if self._secured is not None:
-                self._secured.settimeout(linger_s)
-                self._secured.unwrap()  # close_notify (RFC 8446 6.1)
-        with contextlib.suppress(OSError):  # the line is gone: only the descriptor is left to free
-            if linger_s:
-                self._socket.shutdown(socket.SHUT_WR)
-                self._drain(deadline)
-        self._socket.close()
-
-    def _drain(self, deadline: float) -> None:
-        drained = 0
-        while drained < _LINGER_BYTES and (patience_s := deadline - time.monotonic()) > 0:
-            self._socket.settimeout(patience_s)
-            count = self._socket.recv_into(self._view)
-            if not count:
-                return
-            drained += count
+        self._line.close(linger_s=linger_s)
+        self._view.release()
+        buffer, self._buffer = self._buffer, bytearray()  # once, whoever closes twice
+        if buffer and len(_spare) < _SPARE_BUFFERS:
+            _spare.append(buffer)
 
 
 def _read_exactly(source: io.BufferedIOBase, target: memoryview) -> None:

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from typing import Final
 
+from pacsnode.archive.confirmations import Confirmations
 from pacsnode.archive.files import free_mb
 from pacsnode.dimse.tls import Credentials, credentials
 from pacsnode.errors import ConfigError, Permanent
@@ -37,11 +38,12 @@ def notices(settings: Settings, peers: Callable[[], Directory]) -> Iterator[Noti
         closing(Ledger(settings.index_db)) as ledger,
         closing(Verifier(settings.files, settings.index_db)) as verifier,
         closing(Evidence(settings.index_db, has_room)) as evidence,
+        closing(Confirmations(settings.index_db)) as confirmations,
     ):
         reporter = Reporter(ledger, verifier, lambda owed: destination(owed, peers(), ours))
         reporter.start()
         try:
-            yield Notices(ledger, reporter, evidence)
+            yield Notices(ledger, reporter, evidence, confirmations)
         finally:
             reporter.close(STOP_GRACE_S)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
@@ -25,41 +25,56 @@ class Counters:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._counts = Counts()
+        self._active = self._accepted = self._rejected = self._lost = 0
+        self._echoed = self._stored = self._stored_bytes = self._refused = 0
 
     def snapshot(self) -> Counts:
         """The totals at one moment."""
-        return self._counts
+        with self._lock:
+            return Counts(
+                self._active,
+                self._accepted,
+                self._rejected,
+                self._lost,
+                self._echoed,
+                self._stored,
+                self._stored_bytes,
+                self._refused,
+            )
 
     def accepted(self) -> None:
         """An association was accepted."""
-        self._add(accepted=1, active=1)
+        with self._lock:
+            self._accepted += 1
+            self._active += 1
 
     def ended(self) -> None:
         """An accepted association is over."""
-        self._add(active=-1)
+        with self._lock:
+            self._active -= 1
 
     def rejected(self) -> None:
         """An association request was rejected."""
-        self._add(rejected=1)
+        with self._lock:
+            self._rejected += 1
 
     def lost(self) -> None:
         """A connection ended otherwise than by release or the peer's abort."""
-        self._add(lost=1)
+        with self._lock:
+            self._lost += 1
 
     def echoed(self) -> None:
         """A C-ECHO was answered."""
-        self._add(echoed=1)
+        with self._lock:
+            self._echoed += 1
 
     def stored(self, byte_count: int) -> None:
         """An object was committed by the archive, as new, duplicate or aside."""
-        self._add(stored=1, stored_bytes=byte_count)
+        with self._lock:
+            self._stored += 1
+            self._stored_bytes += byte_count
 
     def refused(self) -> None:
         """An object was answered with a failure."""
-        self._add(refused=1)
-
-    def _add(self, **amounts: int) -> None:
         with self._lock:
-            sums = {name: getattr(self._counts, name) + amount for name, amount in amounts.items()}
-            self._counts = replace(self._counts, **sums)
+            self._refused += 1

@@ -17,10 +17,9 @@ from typing import Final
 
 from pacsnode.database import connect, transaction, utc_us
 from pacsnode.dicom.uids import derive, is_safe
-from pacsnode.dimse import commands
+from pacsnode.dimse import commands, nested
 from pacsnode.dimse.commands import CommandSet
 from pacsnode.errors import Rejected
-from pacsnode.receive import nested
 from pacsnode.receive.admission import Caller
 from pacsnode.receive.negotiation import PERFORMED_PROCEDURE_STEP
 

@@ -16,9 +16,9 @@ from pynetdicom.sop_class import uid_to_service_class
 
 from pacsnode.dimse import associate, pdus
 from pacsnode.dimse.associate import ContextResult, ProposedContext
+from pacsnode.dimse.commitment import COMMITMENT as COMMITMENT
 
 VERIFICATION: Final = "1.2.840.10008.1.1"
-COMMITMENT: Final = "1.2.840.10008.1.20.1"  # Storage Commitment Push Model
 PERFORMED_PROCEDURE_STEP: Final = "1.2.840.10008.3.1.2.3.3"
 AVAILABILITY_NOTIFICATION: Final = "1.2.840.10008.5.1.4.33"
 NORMALISED: Final = frozenset((COMMITMENT, PERFORMED_PROCEDURE_STEP, AVAILABILITY_NOTIFICATION))
@@ -69,6 +69,7 @@ class Negotiated:
     application_context: str
 
 
+@lru_cache(maxsize=1024)
 def is_storage(abstract_syntax: str) -> bool:
     """Whether objects of this SOP class are stored by C-STORE, as far as anyone knows."""
     if not abstract_syntax or abstract_syntax == VERIFICATION:
@@ -95,7 +96,10 @@ def negotiate(items: bytes) -> Negotiated:
         for context, result in zip(request.proposed, results, strict=True)
         if result.result == associate.ACCEPTANCE
     }
-    accept_pdu = associate.encode_accept(results)
+    # An archive that tells what it has on an association of its own is the SCP in it (PS3.4 J.3.3.1.2). The role of
+    # any other class would be for C-GET, which we do not ask for: unsaid, the requestor stays SCU.
+    roles = {sop_class: role for sop_class, role in request.roles.items() if sop_class == COMMITMENT and role.scp}
+    accept_pdu = associate.encode_accept(results, roles)
     return Negotiated(accept_pdu, contexts, request.maximum_length, request.application_context)
 
 

@@ -1,4 +1,5 @@
-"""The N-ACTION, N-CREATE and N-SET that peers send beside images: who may, where it goes, which status is the answer.
+"""The N-operations that peers send beside images: who may, where it goes, which status is the answer. What a peer asks
+of us is an N-ACTION, what it tells of its work an N-CREATE or N-SET, what it answers to us an N-EVENT-REPORT.
 
 In: a command with its data set, and the association that it came on. Out: a durable entry, then the status. Nothing
 here waits for a disk to be read or a peer to be called: that is the reporter's.
@@ -11,6 +12,7 @@ import sqlite3
 from dataclasses import dataclass
 from typing import Final
 
+from pacsnode.archive.confirmations import Confirmations
 from pacsnode.dimse import commands
 from pacsnode.dimse.commands import CommandSet, Status
 from pacsnode.errors import Rejected
@@ -32,11 +34,12 @@ COMMIT: Final = "commit"
 LONGEST_DATA_SET_BYTES: Final = LONGEST_REQUEST_BYTES
 _SERVED: Final = {
     (COMMITMENT, commands.N_ACTION_RQ): COMMIT,
+    (COMMITMENT, commands.N_EVENT_REPORT_RQ): "",
     (PERFORMED_PROCEDURE_STEP, commands.N_CREATE_RQ): STORE,
     (PERFORMED_PROCEDURE_STEP, commands.N_SET_RQ): STORE,
     (AVAILABILITY_NOTIFICATION, commands.N_CREATE_RQ): STORE,
 }
-"""Permission by SOP class of the presentation context and operation."""
+"""Permission by SOP class of the presentation context and operation; "": who was asked may answer."""
 
 
 @dataclass(frozen=True)
@@ -55,10 +58,11 @@ class Notice:
 class Notices:
     """Takes what peers ask and tell; shared by all associations."""
 
-    def __init__(self, ledger: Ledger, reporter: Reporter, evidence: Evidence) -> None:
+    def __init__(self, ledger: Ledger, reporter: Reporter, evidence: Evidence, confirmations: Confirmations) -> None:
         self._ledger = ledger
         self._reporter = reporter
         self._evidence = evidence
+        self._confirmations = confirmations
 
     def take(self, notice: Notice, admitted: Admitted) -> bytes:
         """The response, once all that it promises is durable."""
@@ -82,12 +86,15 @@ class Notices:
         permission = _SERVED.get((notice.abstract_syntax, command.command_field))
         if permission is None:
             raise Rejected(commands.UNRECOGNISED_OPERATION, "no operation of this SOP class that is served here")
-        if permission not in admitted.may:
+        if permission and permission not in admitted.may:
             raise Rejected(commands.NOT_AUTHORISED, f"this peer may not do this here: may: [{permission}]")
         if command.affected_sop_class_uid != notice.abstract_syntax:
             raise Rejected(commands.NO_SUCH_SOP_CLASS, "not the SOP class of the presentation context")
         if notice.data_set is None:
             raise Rejected(commands.RESOURCE_LIMITATION, f"a data set above {LONGEST_DATA_SET_BYTES >> 20} MB")
+        if command.command_field == commands.N_EVENT_REPORT_RQ:
+            self._confirmations.take(admitted.peer, command, notice.data_set, syntax)
+            return command.affected_sop_instance_uid
         if command.command_field != commands.N_ACTION_RQ:
             return self._evidence.take(admitted.peer, notice.caller, command, notice.data_set, syntax)
         transaction_uid, references = commitment.parse(command, notice.data_set, syntax)

@@ -84,7 +84,7 @@ class AcceptedAssociation:
         transport: Transport,
         address: str,
         service: Service,
-        claim: Callable[[Admitted], None],
+        claim: Callable[[AcceptedAssociation, Admitted], None],
         tls_context: Callable[[], ssl.SSLContext] | None = None,
     ) -> None:
         self._transport = transport
@@ -166,7 +166,7 @@ class AcceptedAssociation:
             negotiated = negotiate(pdu[associate.ITEMS_OFFSET :])
             if negotiated.application_context != associate.APPLICATION_CONTEXT:
                 raise Refused(PERMANENT, 1, 2, "another application context")
-            self._claim(admitted)
+            self._claim(self, admitted)
         except Refused as refused:
             self._service.counters.rejected()
             _log.warning("association of %r from %s rejected: %s", self._calling_ae_title, self._address, refused)

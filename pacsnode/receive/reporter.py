@@ -240,6 +240,10 @@ class Reporter:
 
     def _taken(self, owed: Commitment) -> None:
         self._ledger.reported(owed.id)
+        with self._lock:
+            bell = self._bells.get(owed.peer)
+        if bell is not None:
+            bell.set()  # it waits in vain for the time of the next attempt
         log.info("storage commitment reported", peer=owed.peer, transaction=owed.transaction_uid)
 
     def _postpone(self, owed: list[Commitment], reason: str) -> None:

@@ -185,9 +185,7 @@ class Server:
             connection.close()
             return
         tls = self._options.tls.context if self._options.tls is not None and secured else None
-        association = AcceptedAssociation(
-            transport, address, self._service, lambda admitted: self._claim(association, admitted), tls
-        )
+        association = AcceptedAssociation(transport, address, self._service, self._claim, tls)
         thread = threading.Thread(target=self._run, args=(association,), name=f"association {address}", daemon=True)
         with self._lock:
             if len(self._unassociated) >= self._options.unassociated:

@@ -5,10 +5,8 @@ In: pieces of a data set. Out: what the archive made of them, or a Status. Never
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import traceback
-from collections.abc import Iterator
 from typing import Final
 
 from pacsnode.dimse import commands
@@ -31,43 +29,49 @@ class Transfer:
         self.byte_count = 0
 
     def begin(self, request: StoreRequest) -> None:
-        with self._as_status():
+        try:
             self._writer = self._store.begin(request)
+        except Exception as error:  # noqa: BLE001  # the DIMSE edge
+            self.failure = _status(error)
 
     def write(self, pieces: list[memoryview]) -> None:
         if self._writer is None:
             return
-        with self._as_status():
+        try:
             self._writer.write(pieces)
-            self.byte_count += sum(map(len, pieces))
-        if self.failure is not None:
+        except Exception as error:  # noqa: BLE001
+            self.failure = _status(error)
             self.abandon()
+            return
+        for piece in pieces:
+            self.byte_count += len(piece)
 
     def commit(self) -> None:
         writer, self._writer = self._writer, None
         if writer is not None:
-            with self._as_status():
+            try:
                 self.stored = writer.commit()
+            except Exception as error:  # noqa: BLE001
+                self.failure = _status(error)
 
     def abandon(self) -> None:
         """Forget an object that was not committed; without effect after `commit`."""
         writer, self._writer = self._writer, None
         if writer is not None:
-            with self._as_status():
+            try:
                 writer.abort()
+            except Exception as error:  # noqa: BLE001
+                self.failure = _status(error)
 
-    @contextlib.contextmanager
-    def _as_status(self) -> Iterator[None]:
-        try:
-            yield
-        except Rejected as rejected:
-            self.failure = Status(rejected.status, rejected.comment)
-        except OSError as error:
-            _log.error("the archive failed: %s at %s", error.strerror, _place(error))
-            self.failure = Status(Rejected.OUT_OF_RESOURCES, "the archive cannot write now")
-        except Exception as error:  # noqa: BLE001  # the DIMSE edge
-            _log.error("the archive failed: %s at %s", type(error).__name__, _place(error))
-            self.failure = Status(commands.PROCESSING_FAILURE, "internal error, see the log of the node")
+
+def _status(error: Exception) -> Status:
+    if isinstance(error, Rejected):
+        return Status(error.status, error.comment)
+    if isinstance(error, OSError):
+        _log.error("the archive failed: %s at %s", error.strerror, _place(error))
+        return Status(Rejected.OUT_OF_RESOURCES, "the archive cannot write now")
+    _log.error("the archive failed: %s at %s", type(error).__name__, _place(error))
+    return Status(commands.PROCESSING_FAILURE, "internal error, see the log of the node")
 
 
 def _place(error: BaseException) -> str:

@@ -11,6 +11,7 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
+from pacsnode.archive.digests import Digests
 from pacsnode.archive.index import Copy, Index
 from pacsnode.dimse import commands
 from pacsnode.dimse.part10 import read_meta
@@ -28,10 +29,12 @@ class Verifier:
     def __init__(self, files: Path, index_db: Path) -> None:
         self._files = files
         self._index = Index(index_db)
+        self._digests = Digests(files, index_db)
 
     def close(self) -> None:
         """Give the connection back."""
         self._index.close()
+        self._digests.close()
 
     def failures(self, asked: Commitment, stopping: Callable[[], bool]) -> list[int] | None:
         """The FailureReason of each reference (PS3.3 C.14), in their order; None when `stopping` in between."""
@@ -43,6 +46,7 @@ class Verifier:
         return found
 
     def _failure(self, reference: Reference, peer: str) -> int:
+        self._digests.fill_instance(reference.sop_instance_uid)
         copies = self._index.copies(reference.sop_instance_uid, peer)
         if not copies:
             return commands.NO_SUCH_OBJECT_INSTANCE

@@ -12,10 +12,13 @@ from pathlib import Path
 import pytest
 
 from pacsnode import schema
+from pacsnode.archive.files import PREAMBLE
 from pacsnode.archive.recovery import recover
 from pacsnode.errors import Rejected
 from pacsnode.settings import Settings
 from tests.archive.homes import archive, data_set, held_bytes, home, on_disk, request, restart, rows, store
+
+META_LENGTH = b"\x02\x00\x00\x00UL\x04\x00\x20\x00\x00\x00"
 
 
 @pytest.fixture
@@ -63,23 +66,68 @@ def test_every_acknowledged_object_outlives_kill_9(settings: Settings) -> None:
     for uid, sha256 in acknowledged.items():
         assert hashlib.sha256(held_bytes(settings, uid)).hexdigest() == sha256
     assert paths_with_rows(settings) == paths_on_disk(settings)
-    assert not list(settings.files.rglob("*.part"))
     assert rows(settings, "SELECT * FROM epochs WHERE sealed = 0") == []
 
 
-def test_a_torn_file_is_removed(settings: Settings) -> None:
-    node = archive(settings)
-    store(node, data_set("1.2.3.4"), request("1.2.3.4"))
-    node.close()
-    ((path,),) = rows(settings, "SELECT path FROM instances")
-    torn = settings.files / str(path)
-    with torn.open("r+b") as file:  # what a power cut leaves: the name, and not all of the bytes
-        file.truncate(torn.stat().st_size - 100)
-    (torn.parent / "0123.part").write_bytes(b"half of one on a file system without O_TMPFILE")
-    lose_the_index(settings)
+def tear(whole: Path, how: str) -> None:
+    """What a power cut leaves of a file that was never acknowledged: the name, and not all of the bytes."""
+    size = whole.stat().st_size
+    with whole.open("r+b") as file:
+        if how == "empty":
+            file.truncate(0)
+        elif how == "in the preamble":
+            file.truncate(100)
+        elif how == "in the meta header":
+            file.truncate(300)
+        elif how == "in the data set":
+            file.truncate(size - 100)
+        elif how == "never written":
+            file.truncate(0)
+            file.truncate(size)
+        elif how == "a block missing":
+            file.seek(size - 100)
+            file.write(bytes(50))
+        else:
+            assert how == "without its checksum"
+            content = whole.read_bytes()
+            at = content.index(b'{"xxh3_128": "') + 14
+            file.seek(at)
+            file.write(b"0" * 32)
+
+
+TORN = (
+    "empty",
+    "in the preamble",
+    "in the meta header",
+    "in the data set",
+    "never written",
+    "a block missing",
+    "without its checksum",
+)
+
+
+@pytest.mark.parametrize("how", TORN)
+def test_a_torn_file_is_removed_and_never_indexed(settings: Settings, how: str) -> None:
+    store_and_stop(settings, ("1.2.3.4", data_set("1.2.3.4")))
+    tear(on_disk(settings)[0], how)
+    rows(settings, "UPDATE epochs SET sealed = 0")
+    rows(settings, "DELETE FROM instances")
     report = restart(settings)
-    assert (report.torn_removed, report.rows_restored, report.unreadable) == (2, 0, 0)
+    assert (report.torn_removed, report.rows_restored, report.unreadable) == (1, 0, 0)
     assert on_disk(settings) == []
+    assert rows(settings, "SELECT * FROM instances") == []
+
+
+@pytest.mark.parametrize("how", TORN)
+def test_a_damaged_file_stays_where_nobody_knows_what_was_acknowledged(settings: Settings, how: str) -> None:
+    store_and_stop(settings, ("1.2.3.4", data_set("1.2.3.4")), ("1.2.3.5", data_set("1.2.3.5")))
+    torn, whole = on_disk(settings)
+    tear(torn, how)
+    lose_the_index(settings)
+    for restored in (1, 0):
+        report = restart(settings)
+        assert (report.torn_removed, report.rows_restored, report.unreadable) == (0, restored, 1)
+    assert on_disk(settings) == [torn, whole]
 
 
 def test_rows_that_a_power_cut_took_are_put_back(settings: Settings) -> None:
@@ -179,7 +227,7 @@ def test_a_copy_that_was_not_indexed_before_the_kill_is_removed(settings: Settin
     assert held_bytes(settings, "1.2.3.4") == data_set("1.2.3.4")
 
 
-@pytest.mark.parametrize("content", [b"", b"not DICOM", bytes(128) + b"DICM\x02\x00\x00\x00UL\x04\x00\xff\xff\xff\xff"])
+@pytest.mark.parametrize("content", [b"not DICOM", b"not DICOM" * 100, PREAMBLE + META_LENGTH + bytes(64)])
 def test_an_unreadable_file_stays_and_is_reported_at_each_start(settings: Settings, content: bytes) -> None:
     store_and_stop(settings, ("1.2.3.4", data_set("1.2.3.4")))
     (whole,) = on_disk(settings)

@@ -17,19 +17,18 @@ from pydicom.dataset import Dataset
 from pydicom.uid import ImplicitVRLittleEndian
 from pynetdicom.sop_class import StorageCommitmentPushModel, StorageCommitmentPushModelInstance
 
-from pacsnode.dimse import commands, pdus
+from pacsnode.dimse import commands, nested, pdus
 from pacsnode.dimse.association import Association, contexts_for
 from pacsnode.dimse.tls import Credentials, Incoming, credentials
 from pacsnode.peers import Peer
-from pacsnode.receive import nested
 from pacsnode.receive.commitment import COMMITMENT_INSTANCE
 from pacsnode.receive.negotiation import COMMITMENT
 from pacsnode.receive.server import TlsPort
 from tests.archive import homes
+from tests.dimse.test_nested import encoded
 from tests.receive.certificates import Authority
 from tests.receive.commitments import MAY, Modality, Site, request
 from tests.receive.doubles import CT, EXPLICIT, RawClient, await_listener, free_port, p_data, pdv, store_command
-from tests.receive.test_nested import encoded
 
 MR = "1.2.840.10008.5.1.4.1.1.4"
 

@@ -17,9 +17,9 @@ from pynetdicom.sop_class import InstanceAvailabilityNotification, ModalityPerfo
 
 from pacsnode.dimse import commands, pdus
 from tests.archive import homes
+from tests.dimse.test_nested import deep, encoded
 from tests.receive.commitments import Site
 from tests.receive.doubles import RawClient, p_data, pdv
-from tests.receive.test_nested import deep, encoded
 
 MPPS = str(ModalityPerformedProcedureStep)
 STEP = "1.7.1"

@@ -9,6 +9,8 @@ from pydicom.uid import UID
 from pynetdicom import ALL_TRANSFER_SYNTAXES, sop_class
 
 from pacsnode.dimse import associate
+from pacsnode.dimse.associate import Role
+from pacsnode.dimse.commitment import COMMITMENT
 from pacsnode.dimse.pdus import ProtocolViolation
 from pacsnode.receive.negotiation import TRANSFER_SYNTAXES, VERIFICATION, is_storage, negotiate
 from tests.receive.doubles import CT, EXPLICIT
@@ -66,9 +68,22 @@ def test_services_other_than_storage_are_told_apart() -> None:
     assert not is_storage("")
 
 
+def test_an_archive_gets_the_role_of_scp_for_commitment_and_nobody_for_storage() -> None:
+    contexts = ((COMMITMENT, (EXPLICIT,)), (CT, (EXPLICIT,)))
+    asked = associate.encode_request("A", "B", contexts, (COMMITMENT, CT))[associate.ITEMS_OFFSET :]
+    assert dict(associate.decode_items(asked).roles) == dict.fromkeys((COMMITMENT, CT), Role(False, True))
+    answer = negotiate(asked)
+    assert answer.contexts == {1: (COMMITMENT, EXPLICIT), 3: (CT, EXPLICIT)}
+    answered = associate.decode_items(answer.accept_pdu[associate.ITEMS_OFFSET :])
+    assert answered.roles == {COMMITMENT: Role(False, True)}
+    unsaid = negotiate(items(*contexts))
+    assert associate.decode_items(unsaid.accept_pdu[associate.ITEMS_OFFSET :]).roles == {}
+
+
 @given(
     st.lists(
-        st.tuples(st.sampled_from([0x10, 0x20, 0x21, 0x30, 0x40, 0x50, 0x51, 0x58]), st.binary(max_size=40)), max_size=6
+        st.tuples(st.sampled_from([0x10, 0x20, 0x21, 0x30, 0x40, 0x50, 0x51, 0x54, 0x58]), st.binary(max_size=40)),
+        max_size=6,
     )
 )
 def test_made_up_items_give_an_answer_or_a_protocol_violation(made_up: list[tuple[int, bytes]]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import socket
 import threading
 from collections.abc import Callable
@@ -9,8 +10,9 @@ from collections.abc import Callable
 import pytest
 
 from pacsnode.dimse import associate, pdus
+from pacsnode.dimse.transport import Transport
 from pacsnode.errors import ConfigError
-from pacsnode.receive.protocol import TimeLimits
+from pacsnode.receive.protocol import AcceptedAssociation, TimeLimits
 from pacsnode.receive.server import ListenOptions, Server
 from tests.receive.doubles import CT, EXPLICIT, Door, Node, RawClient, RememberingStore, p_data, pdv, store_command
 
@@ -186,3 +188,22 @@ def test_many_peers_store_at_once_and_each_object_is_whole(node: Node) -> None:
         thread.join()
     kept = {request.sop_instance_uid: data for request, data in node.store.objects}
     assert kept == {f"1.2.{a}.{b}": bytes([a, b]) * 100_000 for a in range(20) for b in range(10)}
+
+
+def test_an_association_that_has_ended_holds_no_memory_until_some_collection(node: Node) -> None:
+    """Each holds a megabyte, with TLS more: in a cycle they would wait for the garbage collector."""
+
+    def held() -> list[object]:
+        # By type alone: isinstance asks each object of the process for its __class__, and torch's lazy ones warn then.
+        return [one for one in gc.get_objects() if type(one) in (AcceptedAssociation, Transport)]
+
+    gc.collect()
+    before = held()  # other tests' peers may still have some
+    gc.disable()
+    try:
+        for _ in range(5):
+            store_one(node)
+        node.server.stop()
+        assert len(held()) == len(before)
+    finally:
+        gc.enable()
