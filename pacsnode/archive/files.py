@@ -102,10 +102,30 @@ def meta_header(request: StoreRequest, arrival: Arrival) -> tuple[bytes, int]:
     before = _first_elements(request.sop_class_uid) + _element(0x0003, b"UI", request.sop_instance_uid.encode())
     after = _middle_elements(request.transfer_syntax_uid, request.calling_ae_title, request.called_ae_title)
     start = _INFORMATION_START + _NO_CHECKSUM
-    information = _element(0x0102, b"OB", start + b'", ' + json.dumps(vars(arrival)).encode()[1:])
+    information = _element(0x0102, b"OB", start + b'", ' + _arrival_members(arrival))
     length = len(before) + len(after) + len(information)
     head = PREAMBLE + _element(0x0000, b"UL", struct.pack("<I", length)) + before + after
     return head + information, len(head) + 12 + len(_INFORMATION_START)
+
+
+def _arrival_members(arrival: Arrival) -> bytes:
+    """The rest of a JSON object: what every object of an association has in common is encoded once."""
+    sender = _sender_members(
+        arrival.peer, arrival.issuer, arrival.calling_ae_title, arrival.called_ae_title, arrival.address
+    )
+    return b'%b, "received_utc_us": %d}' % (sender, arrival.received_utc_us)
+
+
+@lru_cache(maxsize=256)
+def _sender_members(peer: str, issuer: str, calling_ae_title: str, called_ae_title: str, address: str) -> bytes:
+    members = {
+        "peer": peer,
+        "issuer": issuer,
+        "calling_ae_title": calling_ae_title,
+        "called_ae_title": called_ae_title,
+        "address": address,
+    }
+    return json.dumps(members).encode()[1:-1]
 
 
 @lru_cache(maxsize=256)

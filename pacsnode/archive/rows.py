@@ -9,6 +9,7 @@ import json
 import sqlite3
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import cast
 
@@ -19,6 +20,7 @@ from pacsnode.handover import Attributes, Stored
 from pacsnode.peers import QUARANTINE
 
 _TO_JSON = json.JSONEncoder(ensure_ascii=False).encode
+_SHORT_CHARACTERS = 64
 _VANISHED = "the first copy had vanished from the disk"
 
 
@@ -143,11 +145,27 @@ def _insert_instance(connection: sqlite3.Connection, row: NewRow) -> bool:
             row.arrival.received_utc_us,
             row.received_boot_us,
             row.boot_id,
-            _TO_JSON(dict(row.attributes)),
+            _attributes_json(row.attributes),
             _TO_JSON(row.damaged) if row.damaged else "[]",
         ),
     )
     return cursor.rowcount == 1
+
+
+def _attributes_json(attributes: Attributes) -> str:
+    return "{" + ", ".join([_member(keyword, values) for keyword, values in attributes.items()]) + "}"
+
+
+def _member(keyword: str, values: tuple[str, ...]) -> str:
+    if len(values) == 1 and len(values[0]) <= _SHORT_CHARACTERS:
+        return _short_member(keyword, values)
+    return f'"{keyword}": {_TO_JSON(values)}'
+
+
+@lru_cache(maxsize=8192)
+def _short_member(keyword: str, values: tuple[str, ...]) -> str:
+    """The images of a series say the same in nearly all of them. Short ones alone: a peer must not fill the memory."""
+    return f'"{keyword}": {_TO_JSON(values)}'
 
 
 def _touch_study(connection: sqlite3.Connection, uid: str, rows: Sequence[NewRow]) -> None:

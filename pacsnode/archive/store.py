@@ -22,7 +22,7 @@ from pacsnode.archive.epochs import Epochs
 from pacsnode.archive.files import Arrival, Disk, NewFile, Piece, UnflushedDisk, free_mb, meta_header
 from pacsnode.database import Turns, boot_id, boot_us, connect, utc_us
 from pacsnode.dicom import uids
-from pacsnode.dicom.header import Header, read_beginning, read_header
+from pacsnode.dicom.header import ENDING_BYTES, Header, read_beginning, read_header
 from pacsnode.errors import Rejected
 from pacsnode.handover import Stored, StoreRequest
 from pacsnode.telemetry import Log
@@ -203,7 +203,7 @@ class Writer:
         self._arrival = arrival
         self._origin = origin
         self._meta, self._checksum_offset = meta_header(request, arrival)
-        self._ending = b""
+        self._head = bytearray()
         self._place = archive.epochs.enter()
         try:
             self._file = NewFile(archive.files, self._place.folder, self._place.descriptor, archive.disk)
@@ -213,8 +213,10 @@ class Writer:
 
     def write(self, pieces: Sequence[Piece]) -> None:
         """Append data set bytes. Raises Rejected (A700)."""
-        if pieces:
-            self._ending = (self._ending + b"".join([bytes(piece[-8:]) for piece in pieces[-8:]]))[-8:]
+        for piece in pieces:
+            if len(self._head) >= HEAD_BYTES:
+                break
+            self._head += piece[: HEAD_BYTES - len(self._head)]
         self._file.write(pieces, b"" if self._file.dataset_bytes else self._meta)
 
     def commit(self) -> Stored:
@@ -248,13 +250,17 @@ class Writer:
     def _describe(self) -> tuple[rows.NewRow, Found]:
         file, syntax = self._file, self._request.transfer_syntax_uid
         found = Found(file.descriptor, len(self._meta), file.checksum, file.dataset_bytes)
-        begun = read_beginning(os.pread(file.descriptor, HEAD_BYTES, found.offset), syntax)
+        begun = read_beginning(self._head, syntax)
         if begun is not None and begun.is_all(file.dataset_bytes, self._ending):
             header: Header | str = begun.header
         else:
             header = header_of_file(found, syntax)
         row = describe(self._archive, self._request, self._arrival, file.path, found, self._origin, header)
         return row, found
+
+    def _ending(self) -> bytes:
+        """The last bytes of the data set."""
+        return os.pread(self._file.descriptor, ENDING_BYTES, len(self._meta) + self._file.dataset_bytes - ENDING_BYTES)
 
     @property
     def path(self) -> Path:

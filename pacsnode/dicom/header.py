@@ -10,7 +10,7 @@ import math
 import mmap
 import struct
 import zlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -33,6 +33,9 @@ MAX_VALUE_BYTES = 16_384
 """Longest value of the attribute table that is read; the longest legal one is a tenth of it."""
 MAX_INFLATED_BYTES = 4 * 1024 * 1024
 """How much of a deflated data set is inflated: a bomb of 292 KB holds 300 MB."""
+
+ENDING_BYTES = 8
+"""A sequence delimiter, which ends encapsulated pixel data."""
 
 _SHORT_VALUE_BYTES = 64
 """Longer values are not remembered: what a peer sends must not fill the memory."""
@@ -90,10 +93,10 @@ class Beginning:
     pixels_length: int
     syntax: Syntax
 
-    def is_all(self, dataset_bytes: int, ending: bytes) -> bool:
-        """Whether nothing stands behind the pixel data; `ending`: the last eight bytes of the data set."""
+    def is_all(self, dataset_bytes: int, ending: Callable[[], bytes]) -> bool:
+        """Whether nothing stands behind the pixel data; `ending` reads the last `ENDING_BYTES` of the data set."""
         if self.pixels_length == UNDEFINED:
-            return ends_with_delimiter(ending, self.syntax)
+            return ends_with_delimiter(ending(), self.syntax)
         return self.pixels_start + self.pixels_length == dataset_bytes
 
 
