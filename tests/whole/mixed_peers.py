@@ -36,7 +36,8 @@ from tests.receive.doubles import RawClient, store_command
 RULES = """
 version: 1
 peers:
-  modality: {ae_title: XR1, host: 127.0.0.1, may: [store], issuer: CLINIC}
+  # The misbehaving one calls as the good ones do: its silent associations count against the same limit.
+  modality: {ae_title: XR1, host: 127.0.0.1, may: [store], issuer: CLINIC, associations: 90}
   asks-for-commitment: {ae_title: MODALITY, host: 127.0.0.1, may: [store, commit], issuer: CLINIC}
   secure: {ae_title: TLS1, host: 127.0.0.1, may: [store], issuer: CLINIC, tls: true, certificate: "CT 1"}
 rules: []
