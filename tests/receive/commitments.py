@@ -15,6 +15,7 @@ from typing import Any
 from pydicom.dataset import Dataset
 from pydicom.uid import ExplicitVRLittleEndian, generate_uid
 from pynetdicom import AE, evt
+from pynetdicom.pdu import P_DATA_TF
 from pynetdicom.sop_class import StorageCommitmentPushModel, StorageCommitmentPushModelInstance
 
 from pacsnode.archive.store import Archive
@@ -107,6 +108,7 @@ class Modality:
 
     site: Site
     results: queue.Queue[Result] = field(default_factory=queue.Queue)
+    unanswered: queue.SimpleQueue[Result] = field(default_factory=queue.SimpleQueue)
     status: int = 0x0000
     syntax: str = ExplicitVRLittleEndian
     calls_with: ssl.SSLContext | None = None
@@ -118,7 +120,7 @@ class Modality:
         ae.add_requested_context(StorageCommitmentPushModel, self.syntax)
         if store:
             ae.add_requested_context(CT, ExplicitVRLittleEndian)
-        handlers = [(evt.EVT_N_EVENT_REPORT, self._take, ["same"])]
+        handlers = [(evt.EVT_N_EVENT_REPORT, self._take, ["same"]), (evt.EVT_PDU_SENT, self._answered)]
         tls = None if self.calls_with is None else (self.calls_with, "127.0.0.1")
         where = "127.0.0.1", self.site.port
         association = ae.associate(*where, ae_title="PACSNODE", evt_handlers=handlers, tls_args=tls)
@@ -131,7 +133,8 @@ class Modality:
         """Takes associations of the node, as SCU of storage commitment."""
         ae = AE("MODALITY")
         ae.add_supported_context(StorageCommitmentPushModel, self.syntax, scu_role=False, scp_role=True)
-        handlers = [(evt.EVT_N_EVENT_REPORT, self._take, ["new"]), (evt.EVT_CONN_OPEN, self._note)]
+        handlers = [(evt.EVT_N_EVENT_REPORT, self._take, ["new"]), (evt.EVT_PDU_SENT, self._answered)]
+        handlers.append((evt.EVT_CONN_OPEN, self._note))
         where = "127.0.0.1", port
         server = ae.start_server(where, block=False, evt_handlers=handlers, ssl_context=self.listens_with)
         assert server is not None
@@ -167,13 +170,16 @@ class Modality:
         return transaction_uid
 
     def result(self) -> Result:
-        """The next result; raises queue.Empty where none comes."""
+        """The next result, once it is answered; raises queue.Empty where none comes.
+
+        pynetdicom's own state machine fails where a release is asked for while the answer still waits to be sent.
+        """
         return self.results.get(timeout=PATIENCE_S)
 
     def _take(self, event: Any, where: str) -> tuple[int, None]:
         said = event.event_information
         roles = event.assoc.requestor.role_selection.get(StorageCommitmentPushModel)
-        self.results.put(
+        self.unanswered.put(
             Result(
                 where,
                 event.event_type,
@@ -184,6 +190,10 @@ class Modality:
             )
         )
         return self.status, None
+
+    def _answered(self, event: Any) -> None:
+        if isinstance(event.pdu, P_DATA_TF) and not self.unanswered.empty():
+            self.results.put(self.unanswered.get())
 
 
 def request(transaction_uid: str, uids: Sequence[str], sop_class: str = CT) -> Dataset:
