@@ -9,7 +9,17 @@ from typing import Any, Literal
 from pacsnode.database import utc_us
 
 Event = Literal[
-    "decided", "case opened", "case done", "case parked", "case retried", "owed", "delivered", "parked", "retried"
+    "decided",
+    "case opened",
+    "case done",
+    "case parked",
+    "case retried",
+    "case stays incomplete",
+    "owed",
+    "delivered",
+    "parked",
+    "retried",
+    "rules live",
 ]
 
 

@@ -7,25 +7,26 @@ import importlib.util
 import shutil
 import sqlite3
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal
 
-from pacsnode import database, schema
+from pacsnode import database, schema, yamlfile
 from pacsnode.archive import quarantine, refusals
 from pacsnode.archive.cases import Cases
 from pacsnode.archive.index import Index
+from pacsnode.archive.rule_versions import RuleVersion, RuleVersions
 from pacsnode.deliver.outbox import Outbox
 from pacsnode.dimse import tls
 from pacsnode.dimse.association import ECHO_CONTEXT, Association, Timeouts
-from pacsnode.errors import ConfigError, PacsnodeError, Permanent, Transient
+from pacsnode.errors import ConfigError, PacsnodeError, Permanent, SchemaError, Transient
+from pacsnode.infer.catalogue import load_catalogue
+from pacsnode.live import WORK_LOCK, LiveRules, judged
 from pacsnode.owing import Site
 from pacsnode.retaining import is_low, retention, why_nothing_goes
-from pacsnode.route.rules import check_examples
 from pacsnode.settings import Settings
-from pacsnode.work import load_site
 
 Level = Literal["ok", "warning", "wrong"]
 ECHO_TIMEOUTS = Timeouts(connect_s=3.0, acse_s=5.0, pdu_s=5.0, dimse_s=5.0)
@@ -54,13 +55,16 @@ class Check:
 
 
 def check_start(settings: Settings) -> None:
-    """Raises ConfigError for what would make every case fail: rules, models, a missing `[ai]`."""
-    site = load_site(settings)
-    failures = check_examples(site.rules)
-    if failures:
-        raise ConfigError("\n".join(failures))
-    if any(rule.enabled for rule in site.rules.rules) and (problem := missing_ai()):
-        raise ConfigError(problem)
+    """Make a good rules file live. Raises ConfigError for what would make every case fail: no version of the rules that
+    is good, models, a missing `[ai]`.
+    """
+    with closing(RuleVersions(settings.node_db)) as versions:
+        live = LiveRules(settings, versions)
+        if any(rule.enabled for rule in live.site.rules.rules) and (problem := missing_ai()):
+            raise ConfigError(problem)
+        # One that drains yet after its `serve` was killed goes on judging by itself.
+        with suppress(ConfigError), database.locked(settings.home / WORK_LOCK, wait=False):
+            live.record()
 
 
 def missing_ai() -> str:
@@ -77,11 +81,7 @@ def examine(settings: Settings) -> Iterator[Check]:
     yield from _guarded("databases", lambda: _databases(settings))
     sites: list[Site] = []
 
-    def site_checks() -> Iterator[Check]:
-        sites.append(load_site(settings))
-        return _site(sites[0])
-
-    yield from _guarded("rules and models", site_checks)
+    yield from _guarded("rules and models", lambda: _rules_and_models(settings, sites))
     yield from _guarded("torch", _torch)
     yield from _guarded("codecs", _codecs)
     yield from _guarded("clock", lambda: _clock(settings))
@@ -135,14 +135,44 @@ def _databases(settings: Settings) -> Iterator[Check]:
     yield Check("databases", "ok", "index.db and node.db are whole and of this version")
 
 
-def _site(site: Site) -> Iterator[Check]:
-    names = ", ".join(f"{s.name} {s.version} ({s.pipeline.status})" for s in site.services.values())
+def _rules_and_models(settings: Settings, sites: list[Site]) -> Iterator[Check]:
+    """The file as it lies there, and which version is live; `sites` gets the site where both are good."""
+    services = load_catalogue(settings.models)
+    names = ", ".join(f"{s.name} {s.version} ({s.pipeline.status})" for s in services.values())
     yield Check("models", "ok", names or "no services")
-    failures = check_examples(site.rules)
-    if failures:
-        yield Check("rules", "wrong", "; ".join(failures), "correct the rule or its example")
+    live = _live_version(settings)
+    version = f"version {live.short} of {_local_time(settings, live.live_utc_us)}" if live else ""
+    try:
+        site = judged(settings, yamlfile.load(settings.rules), services)
+    except ConfigError as error:
+        stays = f"; {version} stays live" if live else ""
+        yield Check("rules", "wrong", f"{error}{stays}", "correct what the line names")
+        return
+    sites.append(site)
+    if site.rules.warnings:
+        yield Check("rules", "warning", "\n".join(site.rules.warnings), "correct the line, if it is not meant so")
     enabled = sum(rule.enabled for rule in site.rules.rules)
-    yield Check("rules", "ok", f"{site.rules.file}: {enabled} rules, {len(site.rules.peers.peers)} peers")
+    found = f"{site.rules.file}: {enabled} rules, {len(site.rules.peers.peers)} peers"
+    if live is None:
+        yield Check("rules", "ok", found)
+    elif live.hash == site.rules.hash:
+        yield Check("rules", "ok", f"{found}; {version} is live")
+    else:
+        todo = "a running node takes it over within seconds; if this stays, reload it (SIGHUP)"
+        yield Check("rules", "warning", f"{found}; good, but {version} is live", todo)
+
+
+def _live_version(settings: Settings) -> RuleVersion | None:
+    try:
+        schema.check(settings)
+    except (ConfigError, SchemaError):  # another line says so
+        return None
+    with closing(RuleVersions(settings.node_db)) as versions:
+        return versions.live()
+
+
+def _local_time(settings: Settings, utc_us: int) -> str:
+    return f"{datetime.fromtimestamp(utc_us / 1e6, UTC).astimezone(settings.zone):%Y-%m-%d %H:%M:%S}"
 
 
 def _torch() -> Iterator[Check]:

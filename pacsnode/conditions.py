@@ -1,37 +1,34 @@
 """The conditions of rules and services, for example `BodyPartExamined: {in: [CHEST, THORAX]}`.
 
-In: what YAML holds, parsed once into frozen objects; then attributes of one instance. Out: whether they satisfy the
-condition, and the clauses that decided it. Pure; nothing is evaluated as code. Text is compared after `fold`, numbers
-as numbers, dates as dates: the attribute's VR decides, never how a value happens to be written in YAML.
+In: attributes of one image, and of the others of its study. Out: whether they satisfy a condition, and the clauses that
+decided it. Pure; nothing is evaluated as code. Text is compared after `fold`, numbers as numbers, dates as dates: the
+attribute's VR decides, never how a value happens to be written in YAML (`operators` reads that).
 
-A condition map holds when all of its lines hold. A line is `Keyword: value`, `Keyword: {operator: ...}` (several
-operators: each holds), or a block `any: [maps]`, `all: [maps]`, `not: map`. An attribute with several values satisfies
-an operator when one of the values does. An absent attribute satisfies only `exists: false` and what is under `not`.
+An attribute with several values satisfies an operator when one of the values does. An absent attribute satisfies only
+`exists: false` and what is under `not`.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
-from decimal import Decimal
-from typing import Any, Literal
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Literal
 
-from pydantic import GetCoreSchemaHandler, ValidationError
-from pydantic_core import CoreSchema, InitErrorDetails, core_schema
+from pacsnode.dicom.names import Name
+from pacsnode.handover import Clause
+from pacsnode.operands import Key, key_of, named, values_of
+from pacsnode.patterns import MAX_SUBJECT, fold
 
-from pacsnode.dicom.attributes import BY_KEYWORD
-from pacsnode.errors import ConfigError
-from pacsnode.handover import Attributes, Clause
-from pacsnode.operands import DAYS, NUMBER_VRS, Key, Wrong, key_of, operand_of, vr_of
-from pacsnode.patterns import MAX_SUBJECT, fold, safe_pattern
-from pacsnode.yamlfile import Loc, found_in_words, nearest, wrong
-
-PEER = "peer"
-"""The one condition name that is no DICOM attribute: the name of the peer that sent the image."""
-NAMES = (*BY_KEYWORD, PEER)
+STUDY_HAS = "study_has"
+"""`study_has: {conditions}`: some image of the study meets them, whichever image is looked at."""
+REMEMBERED = 2048
+"""Answers of one test, by values: the images of a site say the same again and again."""
 
 Mode = Literal["all", "any"]
+Values = Mapping[str, tuple[str, ...]]
+"""By `Name.base`: attributes of the index, facts, and what was read from the file besides."""
 
 
 @dataclass(frozen=True)
@@ -40,8 +37,8 @@ class OneOf:
 
     keys: frozenset[Key]
 
-    def holds(self, keyword: str, value: str) -> bool:
-        return key_of(keyword, value) in self.keys
+    def holds(self, name: str, value: str) -> bool:
+        return key_of(name, value) in self.keys
 
 
 @dataclass(frozen=True)
@@ -50,29 +47,50 @@ class Pattern:
 
     pattern: re.Pattern[str]
 
-    def holds(self, keyword: str, value: str) -> bool:
+    def holds(self, name: str, value: str) -> bool:
         return self.pattern.search(fold(value)[:MAX_SUBJECT]) is not None
 
 
 @dataclass(frozen=True)
+class Contains:
+    """The folded value has one of the folded texts in it."""
+
+    texts: tuple[str, ...]
+
+    def holds(self, name: str, value: str) -> bool:
+        folded = fold(value)
+        return any(text in folded for text in self.texts)
+
+
+@dataclass(frozen=True)
 class Range:
-    """From `low` up to `high`, both included; for ages up to the end of the unit of `high`."""
+    """From `low` up to `high`, both included; for ages up to the end of the unit of `high`.
+
+    A time of day may go over midnight: from 22:00 to 06:00.
+    """
 
     low: Key
     high: Key
 
-    def holds(self, keyword: str, value: str) -> bool:
-        key = key_of(keyword, value)
-        # a key and the bounds come from one function and one keyword: both text (dates) or both Decimal
-        return key is not None and self.low <= key <= self.high  # type: ignore[operator]
+    def holds(self, name: str, value: str) -> bool:
+        key = key_of(name, value)
+        if key is None:
+            return False
+        # a key and the bounds come from one function and one name: both text (dates, times) or both Decimal
+        if self.low > self.high:  # type: ignore[operator]
+            return key >= self.low or key <= self.high  # type: ignore[operator]
+        return self.low <= key <= self.high  # type: ignore[operator]
 
 
 @dataclass(frozen=True)
 class Anything:
     """Any value: the attribute is there."""
 
-    def holds(self, keyword: str, value: str) -> bool:
+    def holds(self, name: str, value: str) -> bool:
         return True
+
+
+Matcher = OneOf | Pattern | Contains | Range | Anything
 
 
 @dataclass(frozen=True)
@@ -82,19 +100,45 @@ class Test:
     __test__ = False  # not a test of pytest
 
     attribute: str
-    matcher: OneOf | Pattern | Range | Anything
+    matcher: Matcher
     expected: str
     negated: bool = False
+    _answers: dict[tuple[str, ...], Clause] = field(default_factory=dict, compare=False, repr=False)
 
-    def clause(self, attributes: Attributes) -> Clause:
+    @cached_property
+    def name(self) -> Name:
+        """Which attribute it is."""
+        return named(self.attribute)
+
+    def clause(self, attributes: Values) -> Clause:
         """This test, looked at."""
-        values = attributes.get(self.attribute, ())
+        values = values_of(self.name, attributes)
+        known = self._answers.get(values)
+        if known is None:
+            if len(self._answers) >= REMEMBERED:
+                self._answers.clear()
+            known = self._answers[values] = self._look(values)
+        return known
+
+    def _look(self, values: tuple[str, ...]) -> Clause:
         held = any(self.matcher.holds(self.attribute, value) for value in values)
-        expected = f"not {self.expected}" if self.negated else self.expected
-        if isinstance(self.matcher, Anything):
-            expected = "absent" if self.negated else "present"
         actual = "\\".join(values)[:200]
-        return Clause(self.attribute, expected, actual, held != self.negated, absent=not values)
+        return Clause(self.attribute, self.wanted, actual, held != self.negated, absent=not values)
+
+    @property
+    def wanted(self) -> str:
+        """What it wants, in words."""
+        if isinstance(self.matcher, Anything):
+            return "absent" if self.negated else "present"
+        return f"not {self.expected}" if self.negated else self.expected
+
+
+@dataclass(frozen=True)
+class StudyHas:
+    """Some image of the study satisfies the condition; `negated`: none does."""
+
+    condition: Condition
+    negated: bool = False
 
 
 @dataclass(frozen=True)
@@ -102,20 +146,53 @@ class Condition:
     """Parts that all must hold, or of which one must. `not` is moved into the tests when it is parsed."""
 
     mode: Mode
-    parts: tuple[Test | Condition, ...]
+    parts: tuple[Test | StudyHas | Condition, ...]
 
     def tests(self) -> Iterator[Test]:
         """Every test in it."""
         for part in self.parts:
-            yield from (part,) if isinstance(part, Test) else part.tests()
+            if isinstance(part, Test):
+                yield part
+            else:
+                yield from (part.condition if isinstance(part, StudyHas) else part).tests()
 
-    @classmethod
-    def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
-        return core_schema.no_info_plain_validator_function(_for_pydantic)
+    def names(self) -> Iterator[Name]:
+        """The name of every attribute in it."""
+        return (test.name for test in self.tests())
+
+    @property
+    def in_words(self) -> str:
+        """For people: `Modality CR or DX and ViewPosition not LL`."""
+        return f" {'and' if self.mode == 'all' else 'or'} ".join(map(_part_in_words, self.parts))
 
 
-def evaluate(condition: Condition, attributes: Attributes) -> tuple[bool, tuple[Clause, ...]]:
-    """Whether the attributes satisfy the condition, and why.
+ALWAYS = Condition("all", ())
+
+
+def _part_in_words(part: Test | StudyHas | Condition) -> str:
+    if isinstance(part, Test):
+        return f"{part.attribute} {part.wanted}"
+    if isinstance(part, StudyHas):
+        return f"{'no' if part.negated else 'an'} image with {part.condition.in_words}"
+    return f"({part.in_words})"
+
+
+def holds(condition: Condition, attributes: Values, study: Sequence[Values] = ()) -> bool:
+    """Whether the attributes satisfy the condition: `evaluate` without its reasons, and so quicker."""
+    for part in condition.parts:
+        if isinstance(part, Test):
+            held = part.clause(attributes).satisfied
+        elif isinstance(part, StudyHas):
+            held = any(holds(part.condition, other, study) for other in study) != part.negated
+        else:
+            held = holds(part, attributes, study)
+        if held == (condition.mode == "any"):
+            return held
+    return condition.mode == "all"
+
+
+def evaluate(condition: Condition, attributes: Values, study: Sequence[Values] = ()) -> tuple[bool, tuple[Clause, ...]]:
+    """Whether the attributes satisfy the condition, and why. `study`: those of every image of the study.
 
     Of an `any` that holds only its first alternative that holds is told; so all clauses of a satisfied condition are
     satisfied, and an unsatisfied one has at least one unsatisfied clause.
@@ -124,11 +201,11 @@ def evaluate(condition: Condition, attributes: Attributes) -> tuple[bool, tuple[
     all_held = True
     clauses: tuple[Clause, ...]
     for part in condition.parts:
-        if isinstance(part, Test):
-            clause = part.clause(attributes)
-            held, clauses = clause.satisfied, (clause,)
+        if isinstance(part, Condition):
+            held, clauses = evaluate(part, attributes, study)
         else:
-            held, clauses = evaluate(part, attributes)
+            clause = part.clause(attributes) if isinstance(part, Test) else _of_study(part, study)
+            held, clauses = clause.satisfied, (clause,)
         if held and condition.mode == "any":
             return True, clauses
         all_held = all_held and held
@@ -136,167 +213,7 @@ def evaluate(condition: Condition, attributes: Attributes) -> tuple[bool, tuple[
     return all_held and condition.mode == "all", tuple(told)
 
 
-def parse(raw: object, where: str = "") -> Condition:
-    """Parse a condition map outside of a model. Raises ConfigError with all its mistakes."""
-    reading = _Reading()
-    condition = reading.map(raw, (), False)
-    if reading.mistakes:
-        told = [f"{'.'.join(map(str, loc))}: {text}".removeprefix(": ") for loc, _, text in reading.mistakes]
-        raise ConfigError("; ".join(told), where=where)
-    return condition
-
-
-def _for_pydantic(raw: object) -> Condition:
-    """The same as a field of a model: the mistakes become pydantic's, each at its own place."""
-    if isinstance(raw, Condition):
-        return raw
-    reading = _Reading()
-    condition = reading.map(raw, (), False)
-    if reading.mistakes:
-        raise ValidationError.from_exception_data(
-            "Condition",
-            [InitErrorDetails(type=wrong(code, text), loc=loc, input=raw) for loc, code, text in reading.mistakes],
-        )
-    return condition
-
-
-# --- operators: a new one is a function here; its docstring is its help ----------------------------------------------
-
-
-def equals(keyword: str, raw: object) -> Test:
-    """`Keyword: value`: the value is equal. Case, white space and punctuation do not count: CHEST-PA is "chest pa"."""
-    text, key = operand_of(keyword, raw)
-    return Test(keyword, OneOf(frozenset({key})), text)
-
-
-def one_of(keyword: str, raw: object) -> Test:
-    """`{in: [CR, DX]}`: the value is equal to one of these."""
-    if not isinstance(raw, list) or not raw:
-        raise Wrong(f"`in` takes a list such as [CR, DX], found {found_in_words(raw)}")
-    operands = [operand_of(keyword, value) for value in raw]
-    return Test(keyword, OneOf(frozenset(key for _, key in operands)), " or ".join(text for text, _ in operands))
-
-
-def matches(keyword: str, raw: object) -> Test:
-    r"""`{matches: "chest|흉부"}`: the regular expression (Python's `re`) is found in the text.
-
-    The text is lower case, and one space stands for each run of punctuation and white space: "Chest P-A(Erect)" is
-    looked at as "chest p a erect". `\b` is the edge of a word. 128 characters of a value are looked at.
-    """
-    if not isinstance(raw, str) or not raw:
-        raise Wrong(f"`matches` takes a regular expression in quotes, found {found_in_words(raw)}")
-    vr = vr_of(keyword)
-    if vr in NUMBER_VRS | {"UI"}:
-        raise Wrong(f"{keyword} is no text (VR {vr}); use {'`in`' if vr == 'UI' else '`between`'}")
-    try:
-        return Test(keyword, Pattern(safe_pattern(raw)), f"text with {raw}")
-    except ValueError as error:
-        raise Wrong(str(error)) from None
-
-
-def between(keyword: str, raw: object) -> Test:
-    """`{between: [a, b]}`: from a to b, both included. Numbers; dates (2026-03-31); ages (18Y, 6M, 3W, 10D).
-
-    A plain number for an age is years. An age lies below `to 12Y` until the 13th birthday. Text attributes have no
-    order.
-    """
-    vr = vr_of(keyword)
-    if vr not in NUMBER_VRS | {"DA", "DT", "AS"}:
-        raise Wrong(f"{keyword} is text (VR {vr}) and has no order; use `in` or `matches`")
-    if not isinstance(raw, list) or len(raw) != 2:
-        raise Wrong("`between` takes a list of two values, [from, to]")
-    (low_text, low), (high_text, high) = (operand_of(keyword, value) for value in raw)
-    if low > high:  # type: ignore[operator]  # of one VR: both text or both Decimal
-        raise Wrong(f"{low_text} is greater than {high_text}; write the smaller one first")
-    if vr == "AS" and isinstance(high, Decimal):
-        high += DAYS[high_text.strip()[-1].upper()] - Decimal("0.0001")
-    return Test(keyword, Range(low, high), f"from {low_text} to {high_text}")
-
-
-def exists(keyword: str, raw: object) -> Test:
-    """`{exists: true}`: the attribute is there and not empty; `{exists: false}`: it is absent or empty."""
-    if not isinstance(raw, bool):
-        raise Wrong(f"`exists` takes true or false, found {found_in_words(raw)}")
-    return Test(keyword, Anything(), "present", negated=not raw)
-
-
-OPERATORS: dict[str, Callable[[str, object], Test]] = {
-    "equals": equals,
-    "in": one_of,
-    "matches": matches,
-    "between": between,
-    "exists": exists,
-}
-
-
-# --- parsing ----------------------------------------------------------------------------------------------------------
-
-
-class _Reading:
-    """Reads condition maps and collects the mistakes as (location, code, sentence)."""
-
-    def __init__(self) -> None:
-        self.mistakes: list[tuple[Loc, str, str]] = []
-
-    def map(self, raw: object, loc: Loc, negated: bool) -> Condition:
-        """A whole map: all its lines, or under `not` (De Morgan) one of the negated lines."""
-        parts: list[Test | Condition] = []
-        if not isinstance(raw, dict) or not raw:
-            found = "an empty map" if raw == {} else found_in_words(raw)
-            self.wrong(loc, "wrong-type", f"expected conditions such as `Modality: CR`, found {found}")
-        else:
-            for key, value in raw.items():
-                parts += self.line(str(key), value, (*loc, str(key)), negated)
-        return Condition("any" if negated else "all", tuple(parts))
-
-    def line(self, key: str, raw: object, loc: Loc, negated: bool) -> list[Test | Condition]:
-        if key == "not":
-            return [self.map(raw, loc, not negated)]
-        if key in ("any", "all"):
-            return self.block(key, raw, loc, negated)
-        if key not in NAMES:
-            operator = "; operators stand under an attribute" if key in OPERATORS else ""
-            near = operator or nearest(key, NAMES)
-            self.wrong(loc, "unknown-attribute", f"there is no attribute {key} to route on{near}")
-            return []
-        return self.attribute(key, raw, loc, negated)
-
-    def block(self, key: str, raw: object, loc: Loc, negated: bool) -> list[Test | Condition]:
-        if not isinstance(raw, list) or not raw:
-            self.wrong(loc, "wrong-type", f"`{key}` takes a list of condition maps, found {found_in_words(raw)}")
-            return []
-        parts = tuple(self.map(item, (*loc, index), negated) for index, item in enumerate(raw))
-        return [Condition("any" if (key == "any") != negated else "all", parts)]
-
-    def attribute(self, keyword: str, raw: object, loc: Loc, negated: bool) -> list[Test | Condition]:
-        """What stands after a keyword: a value, or a map of operators that all hold."""
-        if not isinstance(raw, dict):
-            return self.test(equals, keyword, raw, loc, negated)
-        parts: list[Test | Condition] = []
-        if not raw:
-            self.wrong(loc, "wrong-type", "expected a value or an operator, found an empty map")
-        for operator, operand in raw.items():
-            at = (*loc, str(operator))
-            if operator == "not":
-                parts += self.attribute(keyword, operand, at, not negated)
-            elif operator in OPERATORS:
-                parts += self.test(OPERATORS[operator], keyword, operand, at, negated)
-            else:
-                near = nearest(str(operator), (*OPERATORS, "not")) or ";"
-                self.wrong(
-                    at, "unknown-operator", f"there is no such operator{near} expected: {', '.join(OPERATORS)}, not"
-                )
-        return parts if len(parts) < 2 else [Condition("any" if negated else "all", tuple(parts))]
-
-    def test(
-        self, operator: Callable[[str, object], Test], keyword: str, raw: object, loc: Loc, negated: bool
-    ) -> list[Test | Condition]:
-        try:
-            made = operator(keyword, raw)
-        except Wrong as mistake:
-            self.wrong(loc, "wrong-value", str(mistake))
-            return []
-        return [replace(made, negated=made.negated != negated)]
-
-    def wrong(self, loc: Loc, code: str, text: str) -> None:
-        self.mistakes.append((loc, code, text))
+def _of_study(part: StudyHas, study: Sequence[Values]) -> Clause:
+    found = any(holds(part.condition, other, study) for other in study)
+    expected = f"{'no' if part.negated else 'an'} image with {part.condition.in_words}"
+    return Clause(STUDY_HAS, expected, "there is one" if found else "there is none", found != part.negated)

@@ -7,11 +7,17 @@ import os
 import select
 import socket
 import time
+from collections.abc import Collection
 from pathlib import Path
 from typing import Literal
 
+from pacsnode.database import boot_us
+
 Ring = Literal["", "received", "now"]
 """Nobody rang; images came in, and more are likely to follow; something is to be done at once."""
+_RELEASED = b"released "
+_LONGEST_WORD_BYTES = 512
+MOST_PEERS = 4096
 
 RECEIVED_EVERY_S = 0.05
 """A device sends hundreds of images a second: whoever hears of one waits longer than this for the next."""
@@ -24,6 +30,7 @@ class Doorbell:
         path.unlink(missing_ok=True)
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         self._socket.setblocking(False)
+        self._released_boot_us: dict[str, int] = {}
         folder = os.open(path.parent, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
             self._socket.bind(_short(folder, path.name))
@@ -37,10 +44,24 @@ class Doorbell:
         ring: Ring = "received"
         try:
             while True:
-                if self._socket.recv(16) != b"received":
+                word = self._socket.recv(_LONGEST_WORD_BYTES)
+                if word.startswith(_RELEASED):
+                    self._note_released(word.removeprefix(_RELEASED).decode(errors="replace"))
+                elif word != b"received":
                     ring = "now"
         except BlockingIOError:
             return ring
+
+    def _note_released(self, peer: str) -> None:
+        if len(self._released_boot_us) >= MOST_PEERS:
+            self._released_boot_us.clear()
+        self._released_boot_us[peer] = boot_us()
+
+    def released_boot_us(self, peers: Collection[str]) -> int | None:
+        """When the last association of each of these peers ended, as far as it was heard; None where it was not."""
+        heard = [self._released_boot_us.get(peer) for peer in peers]
+        known = [at for at in heard if at is not None]
+        return min(known) if known and len(known) == len(heard) else None
 
     def close(self) -> None:
         """Stop listening."""
@@ -67,6 +88,10 @@ class Bell:
         if now_s - self._received_s >= RECEIVED_EVERY_S:
             self._received_s = now_s
             self._send(b"received")
+
+    def released(self, peer: str) -> None:
+        """Tell that a peer has ended the last of its associations. Never raises."""
+        self._send(_RELEASED + peer.encode())
 
     def _send(self, word: bytes) -> None:
         with contextlib.suppress(OSError):

@@ -113,6 +113,33 @@ class RuleVerdict:
 
 
 @dataclass(frozen=True)
+class Completion:
+    """When a candidate is whole. `missing`: what the rule expects and the study does not have yet, in words.
+
+    `after_release_s`: the quiet time once the sender has ended its associations. `ask_sender`: its count is asked for.
+    `at_most_s`: from the last image, after which what is incomplete is run all the same, or kept and an alarm given.
+    """
+
+    quiet_s: float
+    after_release_s: float | None = None
+    ask_sender: bool = False
+    at_most_s: float = 86400.0
+    then: Literal["run", "keep"] = "keep"
+    missing: tuple[str, ...] = ()
+
+
+LateAction = Literal["rerun", "amend", "ignore"]
+
+
+@dataclass(frozen=True)
+class Late:
+    """What images do that come after a case has started: `within_s` of its start, later ones are ignored."""
+
+    action: LateAction = "rerun"
+    within_s: float = 604800.0
+
+
+@dataclass(frozen=True)
 class Candidate:
     """A case that a study may become, not yet known to be whole."""
 
@@ -123,7 +150,18 @@ class Candidate:
     results: tuple[ResultKind, ...]
     send_to: tuple[str, ...]
     priority: int
-    quiet_s: float
+    completion: Completion
+    late: Late = Late()
+
+
+@dataclass(frozen=True)
+class Forward:
+    """Images that a rule sends on as they came."""
+
+    rule: str
+    instances: tuple[str, ...]
+    peers: tuple[str, ...]
+    priority: int
 
 
 @dataclass(frozen=True)
@@ -135,6 +173,12 @@ class Decision:
     rules_hash: str
     candidates: tuple[Candidate, ...]
     verdicts: tuple[RuleVerdict, ...]
+    forwards: tuple[Forward, ...] = ()
+
+    @property
+    def is_matched(self) -> bool:
+        """Whether some rule takes an image of the study."""
+        return any(verdict.matched for verdict in self.verdicts)
 
 
 @dataclass(frozen=True)

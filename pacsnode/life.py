@@ -10,7 +10,8 @@ from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any
 
-from pacsnode.archive.cases import CaseRecord, Cases
+from pacsnode.archive.case_rows import CaseRecord
+from pacsnode.archive.cases import Cases
 from pacsnode.archive.index import Index
 from pacsnode.deliver.outbox import Outbox, Owed
 from pacsnode.settings import Settings

@@ -16,11 +16,13 @@ from contextlib import closing, contextmanager
 from pacsnode import __version__, database, schema
 from pacsnode.archive.recovery import recover
 from pacsnode.archive.refusals import Refusals
+from pacsnode.archive.rule_versions import RuleVersions
 from pacsnode.archive.store import Archive
 from pacsnode.dimse import tls
 from pacsnode.dimse.tls import Incoming
 from pacsnode.doorbell import Bell
 from pacsnode.handover import NodeIdentity, Stored, StoreRequest
+from pacsnode.live import WORK_LOCK, LivePeers
 from pacsnode.receive import committing
 from pacsnode.receive.protocol import TimeLimits
 from pacsnode.receive.server import ListenOptions, Server, TlsPort
@@ -28,6 +30,7 @@ from pacsnode.receive.site import SiteAdmission
 from pacsnode.settings import Settings
 from pacsnode.supervise import Supervisor, notify, watchdog_interval_s
 from pacsnode.telemetry import Log
+from pacsnode.watched import LOOK_EVERY_S
 
 log = Log(__name__)
 
@@ -43,11 +46,12 @@ def run_scp(settings: Settings) -> None:
     busy = f"another pacsnode scp runs on {settings.home}; stop it first"
     with (
         database.locked(settings.home / "scp.lock", wait=False, busy=busy),
-        closing(Refusals(settings.index_db)) as refusals,
+        closing(RuleVersions(settings.node_db)) as versions,
     ):
-        admission, incoming = SiteAdmission(settings, refusals), _incoming(settings)
-        with _signals(lambda: _reload(admission, incoming)) as stop:
-            _receive(settings, admission, incoming, stop)
+        live, incoming = LivePeers(settings, versions), _incoming(settings)
+        with _signals(lambda: _reload(live, incoming)) as stop, closing(Refusals(settings.index_db)) as refusals:
+            admission = SiteAdmission(settings, refusals, lambda: live.directory)
+            _receive(settings, admission, incoming, lambda: _wait(stop, live.look))
 
 
 def _incoming(settings: Settings) -> Incoming | None:
@@ -57,13 +61,13 @@ def _incoming(settings: Settings) -> Incoming | None:
     return Incoming(tls.credentials(settings), settings.tls_client_certificate)
 
 
-def _reload(admission: SiteAdmission, incoming: Incoming | None) -> None:
-    admission.reload()
+def _reload(live: LivePeers, incoming: Incoming | None) -> None:
+    live.reload()
     if incoming is not None:
         incoming.reload()
 
 
-def _receive(settings: Settings, admission: SiteAdmission, incoming: Incoming | None, stop: threading.Event) -> None:
+def _receive(settings: Settings, admission: SiteAdmission, incoming: Incoming | None, wait: Callable[[], None]) -> None:
     bell = Bell(settings.doorbell)
     archive = Archive(
         settings.files,
@@ -84,7 +88,7 @@ def _receive(settings: Settings, admission: SiteAdmission, incoming: Incoming | 
         )
         with (
             committing.notices(settings, lambda: admission.peers) as notices,
-            Server(options, admission, archive, _log_stored, notices) as server,
+            Server(options, admission, archive, _log_stored, notices, bell.released) as server,
         ):
             log.info(
                 "receiving",
@@ -95,7 +99,7 @@ def _receive(settings: Settings, admission: SiteAdmission, incoming: Incoming | 
             )
             notify("READY=1")
             gc.freeze()  # what stands now stays: no collection need look at it again
-            _wait(stop)
+            wait()
             notify("STOPPING=1")
     finally:
         archive.close()
@@ -113,7 +117,7 @@ def run_work(settings: Settings) -> None:
     schema.prepare_home(settings)
     schema.check(settings)
     busy = f"another pacsnode work runs on {settings.home}; stop it first"
-    with database.locked(settings.home / "work.lock", wait=False, busy=busy):
+    with database.locked(settings.home / WORK_LOCK, wait=False, busy=busy):
         identity = NodeIdentity(settings.ae_title, schema.device_uid(settings), __version__)
         os.nice(NICENESS)
         work = Work(settings, identity)
@@ -148,7 +152,8 @@ def _signals(reload: Callable[[], None]) -> Iterator[threading.Event]:
     yield stop
 
 
-def _wait(stop: threading.Event) -> None:
-    interval_s = watchdog_interval_s()
-    while not stop.wait(min(interval_s or 1.0, 1.0)):  # a signal that another thread got does not wake this one
+def _wait(stop: threading.Event, look: Callable[[], bool]) -> None:
+    interval_s = watchdog_interval_s() or LOOK_EVERY_S
+    while not stop.wait(min(interval_s, LOOK_EVERY_S)):  # a signal that another thread got does not wake this one
         notify("WATCHDOG=1")
+        look()

@@ -5,13 +5,15 @@ Results of a service that is not certified go only to peers marked `investigatio
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from pacsnode.archive.cases import CaseRecord, Cases, ResultRecord
+from pacsnode.archive.case_rows import CaseRecord, ResultRecord
+from pacsnode.archive.cases import Cases
 from pacsnode.archive.index import Index
 from pacsnode.deliver.outbox import Debt, Owed, owe
-from pacsnode.handover import Case
+from pacsnode.handover import Case, Forward, Study
 from pacsnode.infer.catalogue import Service
 from pacsnode.peers import SENDER, Peer
 from pacsnode.route.rules import Rules
@@ -55,11 +57,28 @@ class Owing:
         with self._cases.transaction() as connection:
             owe(connection, key, record.case.study_instance_uid, record.priority, debts)
 
+    def forward(self, connection: sqlite3.Connection, study: Study, forwards: Sequence[Forward]) -> None:
+        """Owe images to the peers that rules forward them to, never to the one that sent them.
+
+        What is owed already stays as it is. The caller holds the transaction.
+        """
+        sent_by = {instance.sop_instance_uid: instance.peer for instance in study.instances}
+        for forward in forwards:
+            debts = []
+            for name in forward.peers:
+                peer = self._site().rules.peers.by_name(name)
+                refusal = peer.obstacle if peer else f"the rules file has no peer for {name}"
+                instances = tuple(uid for uid in forward.instances if sent_by[uid] != name)
+                debts.append(Debt(name, instances, refusal))
+            owe(connection, "", study.study_instance_uid, forward.priority, debts)
+
     def forbidden(self, owed: Owed, peer: Peer) -> str:
         """Why a row may not be sent to a peer now, though an operator retries it; "" when it may."""
         conflict = self._index().conflict(owed.study_instance_uid)
         if conflict:
             return f"the study's instances disagree on the patient: {conflict}"
+        if not owed.case_key:
+            return ""
         record = self._cases.get(owed.case_key)
         return "its case is not known any more" if record is None else self._refusal(record.case.service, peer)
 

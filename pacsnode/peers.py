@@ -20,7 +20,7 @@ from pydantic import BeforeValidator, ConfigDict, Field, StringConstraints, Vali
 from pacsnode import yamlfile
 from pacsnode.handover import RESULT_KINDS, ResultKind
 from pacsnode.patterns import fold
-from pacsnode.yamlfile import IMPLIED, Items, Loc, Problem, Record, nearest, wrong
+from pacsnode.yamlfile import IMPLIED, Document, Items, Loc, Problem, Record, nearest, wrong
 
 SENDER = "sender"
 """In `send_to`: the peer that sent the case's first selected instance."""
@@ -192,7 +192,11 @@ class Directory:
 
 def load(path: Path) -> Directory:
     """The peers of the file at `path`; its other parts are not looked at. Raises ConfigError with all mistakes."""
-    document = yamlfile.load(path)
+    return of_document(yamlfile.load(path))
+
+
+def of_document(document: Document) -> Directory:
+    """As `load`, of a file that was read."""
     peers = yamlfile.validate(document, PeersFile).peers
     if problems := mistakes(peers):
         raise document.error(problems)

@@ -13,23 +13,25 @@ from pathlib import Path
 from pacsnode.archive.cases import Cases
 from pacsnode.archive.index import Index
 from pacsnode.archive.recovery import recover
+from pacsnode.archive.rule_versions import RuleVersions
 from pacsnode.archive.store import Archive
+from pacsnode.considering import Considering
 from pacsnode.database import boot_us
 from pacsnode.deliver.outbox import Outbox
 from pacsnode.deliver.senders import Senders
 from pacsnode.dimse.tls import credentials
-from pacsnode.doorbell import Bell, Doorbell
+from pacsnode.doorbell import Bell, Doorbell, Ring
 from pacsnode.engine import Engine, Step
-from pacsnode.errors import ConfigError, PacsnodeError, Permanent, Transient
+from pacsnode.errors import PacsnodeError, Permanent, Transient
 from pacsnode.handover import NodeIdentity
-from pacsnode.infer.catalogue import load_catalogue
 from pacsnode.infer.compute import ComputeKeeper
+from pacsnode.live import LiveRules
 from pacsnode.owing import Site
-from pacsnode.retaining import Retaining, archive_peer
-from pacsnode.route.rules import ServiceSummary, load_rules
+from pacsnode.retaining import Retaining
 from pacsnode.settings import Settings
 from pacsnode.supervise import notify
 from pacsnode.telemetry import Log
+from pacsnode.watched import LOOK_EVERY_S
 from pacsnode.workflow import Stores, Workflow
 
 log = Log(__name__)
@@ -47,21 +49,13 @@ WARM_LIMIT_S = 600.0
 WARM_MEMORY_MB = 16_000
 
 
-def load_site(settings: Settings) -> Site:
-    """Services, rules and peers as they are on disk. Raises ConfigError with everything that is wrong."""
-    services = load_catalogue(settings.models)
-    summaries = {name: ServiceSummary(name, s.pipeline.status, s.accepts) for name, s in services.items()}
-    rules = load_rules(settings.rules, summaries)
-    archive_peer(settings, rules.peers)
-    return Site(rules, services)
-
-
 class Work:
     """One work process. `start`, then `run`, then `close`."""
 
     def __init__(self, settings: Settings, identity: NodeIdentity) -> None:
         self._settings = settings
-        self._site = load_site(settings)
+        self._versions = RuleVersions(settings.node_db)
+        self._live = LiveRules(settings, self._versions)
         self._doorbell = Doorbell(settings.doorbell)
         self._bell = Bell(settings.doorbell)
         self._cases = Cases(settings.node_db)
@@ -74,6 +68,9 @@ class Work:
             Stores(self._archive, settings.index_db, self._cases),
             self._keeper,
             lambda: self._site,
+        )
+        self._considering = Considering(
+            settings, self._cases, self._workflow.owing, lambda: self._site, self._doorbell.released_boot_us
         )
         self._senders = Senders(
             self._outbox,
@@ -99,8 +96,13 @@ class Work:
         self._looked_at_runs_s = 0.0
         self._stopping = threading.Event()
 
+    @property
+    def _site(self) -> Site:
+        return self._live.site
+
     def start(self) -> None:
         """Take up what a stopped or killed process left."""
+        self._live.record()
         recover(self._archive, self._settings.index_db)
         self._engine.launch()
         for record in self._cases.running():
@@ -114,9 +116,10 @@ class Work:
         """Watch until `stop`: decide what changed, open what is whole, start what waits."""
         threading.Thread(target=self._ring_at_stop, args=(stop,), name="stop", daemon=True).start()
         while not stop.is_set():
-            while self._workflow.consider_changes():
+            while self._considering.consider_changes():
                 notify("WATCHDOG=1")
-            next_look = self._workflow.open_whole_cases()
+                self._live.look()
+            next_look = self._considering.open_whole_cases()
             for record in self._cases.take(CASES_AT_ONCE):
                 self._engine.start(record.case.key, record.attempt)
             self._senders.wake()
@@ -125,8 +128,17 @@ class Work:
             sleep_s = min(SWEEP_EVERY_S, watchdog_s or SWEEP_EVERY_S)
             if next_look is not None:
                 sleep_s = min(sleep_s, (next_look - boot_us()) / 1e6)
-            if self._doorbell.wait(sleep_s) == "received":
+            if self._sleep(sleep_s) == "received":
                 self._let_images_come()
+
+    def _sleep(self, sleep_s: float) -> Ring:
+        """Until it rings or the time is over; the rules file is looked at meanwhile."""
+        until_s = time.monotonic() + sleep_s
+        while True:
+            left_s = until_s - time.monotonic()
+            ring = self._doorbell.wait(min(left_s, LOOK_EVERY_S))
+            if self._live.look() or ring or left_s <= LOOK_EVERY_S:
+                return ring
 
     def _let_images_come(self) -> None:
         until_s = time.monotonic() + LONGEST_SETTLE_S
@@ -135,13 +147,8 @@ class Work:
                 return
 
     def reload(self) -> None:
-        """Read rules, peers and services again; a bad file changes nothing."""
-        try:
-            self._site = load_site(self._settings)
-        except ConfigError as error:
-            log.error("rules or models not taken over; the last good ones stay", problem=str(error))
-            return
-        log.info("rules and models reloaded", rules=self._site.rules.hash[:12])
+        """Let the thread that runs read rules, peers and services again; a bad file changes nothing."""
+        self._live.ask()
         self._bell.ring()
 
     def close(self, grace_s: float) -> None:
@@ -152,10 +159,12 @@ class Work:
         self._engine.close(int(grace_s))
         self._keeper.close()
         self._archive.close()
+        self._considering.close()
         self._doorbell.close()
         self._bell.close()
         self._cases.close()
         self._outbox.close()
+        self._versions.close()
 
     def _resume(self, key: str, attempt: int) -> None:
         """The engine has taken up what it knew; what it did not, or gave up at a stop, starts again."""

@@ -1,14 +1,13 @@
-"""The life of a case, top to bottom: the only module that knows the order of the stages.
+"""The life of a case, top to bottom: with `considering`, the only module that knows the order of the stages.
 
-    a study changed → consider (decide) → candidates → whole? → open a case → infer → encode → keep and
-    owe SR and SEG → draw → keep and owe the pictures
+    a study changed → consider (decide) → candidates → whole? → open a case (`considering`)
+    → infer → encode → keep and owe SR and SEG → draw → keep and owe the pictures
 
 Every step has a key and may be repeated: after a kill it is, with the same UIDs and the same bytes.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
 import threading
 import time
@@ -18,27 +17,23 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from pacsnode import findings
-from pacsnode.archive.cases import CaseRecord, Cases, Pending, ResultRecord, result_record
-from pacsnode.archive.digests import Digests
+from pacsnode.archive.case_rows import CaseRecord, ResultRecord, result_record
+from pacsnode.archive.cases import Cases
 from pacsnode.archive.index import Index
 from pacsnode.archive.store import Archive
-from pacsnode.complete.policy import policy
-from pacsnode.database import boot_id, boot_us, utc_us
 from pacsnode.deliver.outbox import owe
 from pacsnode.dimse.part10 import read_meta
 from pacsnode.encode.results import is_recorded, read_objects
 from pacsnode.errors import Permanent, Rejected, Transient
-from pacsnode.handover import Candidate, Case, NodeIdentity, ResultKind, StoreRequest, Study
+from pacsnode.handover import Case, NodeIdentity, ResultKind, StoreRequest
 from pacsnode.infer.catalogue import Service
 from pacsnode.infer.compute import ComputeKeeper
 from pacsnode.owing import Owing, Site
-from pacsnode.route.decide import decide
 from pacsnode.settings import Settings
 from pacsnode.telemetry import Log
 
 log = Log(__name__)
 
-MILLISECOND_US = 1000
 ENCODE_LIMIT_S = 300.0
 ENCODE_MEMORY_MB = 6000
 REPORTS: tuple[ResultKind, ...] = ("seg", "sr")
@@ -56,7 +51,7 @@ class Stores:
 
 
 class Workflow:
-    """Moves studies to cases and cases to results. Thread-safe: the watcher and the engine's threads use it."""
+    """Moves cases to results. Thread-safe: the engine's threads use it."""
 
     def __init__(
         self,
@@ -74,88 +69,6 @@ class Workflow:
         self._site = site
         self._thread = threading.local()
         self.owing = Owing(stores.cases, self._index, site)
-        self._boot_id = boot_id()
-        self._seen: dict[int, int] = {}
-
-    # --- from study to case (called by the watcher)
-
-    def consider_changes(self) -> bool:
-        """Decide the studies that changed since the watermark; False when there were none."""
-        changed = self._index().changed_since(self._cases.watermark())
-        for uid, _ in changed:
-            self._consider(self._digests().whole_study(self._index(), uid))
-        return bool(changed)
-
-    def _consider(self, study: Study) -> None:
-        site = self._site()
-        decision = decide(study, site.rules)
-        pending: list[tuple[Candidate, int, str]] = []
-        with self._cases.transaction():
-            for candidate in decision.candidates:
-                key = case_key(study, candidate, site.services[candidate.service])
-                held = self._cases.get(key)
-                if held is None:
-                    pending.append((candidate, *_last_received(study, candidate)))
-                elif self._cases.unite(key, candidate) and held.state == "done":
-                    self.owing.owe_again(key)
-            self._cases.record_decision(decision, pending)
-        log.info(
-            "decided",
-            study=study.study_instance_uid,
-            instances=len(study.instances),
-            services=",".join(c.service for c in decision.candidates),
-            conflict=study.conflict,
-        )
-
-    def open_whole_cases(self) -> int | None:
-        """Turn candidates that are whole into cases; gives the boot time of the next look, if one waits."""
-        next_look: int | None = None
-        now = boot_us()
-        waiting = self._cases.pending()
-        self._seen = {p.id: self._seen.get(p.id, now) for p in waiting}
-        for pending in waiting:
-            whole = policy(
-                pending.candidate,
-                pending.last_received_boot_us,
-                pending.boot_id,
-                now,
-                self._boot_id,
-                self._seen[pending.id],
-            )
-            if whole.whole:
-                self._open(pending, whole.because)
-            else:
-                next_look = min(next_look or whole.check_again_boot_us, whole.check_again_boot_us)
-        return next_look
-
-    def _open(self, pending: Pending, because: str) -> None:
-        candidate = pending.candidate
-        study = self._index().study(candidate.study_instance_uid)
-        assert study is not None
-        service = self._site().services.get(candidate.service)
-        if service is None:
-            because += f"; service {candidate.service} was removed meanwhile"
-        # A case's start is part of its results' bytes; whole milliseconds survive every representation.
-        started = utc_us() // MILLISECOND_US * MILLISECOND_US
-        case = Case(
-            case_key(study, candidate, service) if service else f"removed:{candidate.service}:{pending.id}",
-            study.study_instance_uid,
-            candidate.service,
-            candidate.rules,
-            pending.rules_hash,
-            candidate.instances,
-            candidate.results,
-            started,
-            self._superseded(candidate),
-        )
-        self._cases.open(pending, case, because)
-
-    def _superseded(self, candidate: Candidate) -> str:
-        """The newest case of the same service whose instances are all, and not all, of this one's."""
-        for record in reversed(self._cases.of_study(candidate.study_instance_uid)):
-            if record.case.service == candidate.service and set(record.case.instances) < set(candidate.instances):
-                return record.case.key
-        return ""
 
     # --- the steps of a case (called by the engine; each may be repeated)
 
@@ -315,28 +228,6 @@ class Workflow:
             self._thread.index = Index(self._stores.index_db)
         index: Index = self._thread.index
         return index
-
-    def _digests(self) -> Digests:
-        """As `_index`, for the one kind of row of `index.db` that is completed here."""
-        if not hasattr(self._thread, "digests"):
-            self._thread.digests = Digests(self._settings.files, self._stores.index_db)
-        digests: Digests = self._thread.digests
-        return digests
-
-
-def case_key(study: Study, candidate: Candidate, service: Service) -> str:
-    """The key of a case: study, service, bundle, contract, and what goes in. Equal keys are one run."""
-    digests = {i.sop_instance_uid: i.dataset_sha256 for i in study.instances}
-    inputs = [f"{uid}={digests[uid]}" for uid in sorted(candidate.instances)]
-    parts = [study.study_instance_uid, service.name, service.bundle_hash, service.pipeline_hash, *inputs]
-    return hashlib.sha256("\x1f".join(parts).encode()).hexdigest()[:40]
-
-
-def _last_received(study: Study, candidate: Candidate) -> tuple[int, str]:
-    """Boot time and boot of the newest instance of the case."""
-    mine = [i for i in study.instances if i.sop_instance_uid in candidate.instances]
-    newest = max(mine, key=lambda i: (i.received_utc_us, i.received_boot_us))
-    return newest.received_boot_us, newest.boot_id
 
 
 def _plain_case(case: Case) -> dict[str, object]:

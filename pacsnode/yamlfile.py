@@ -54,6 +54,7 @@ class Problem:
     text: str
     code: str
     at: Literal["key", "value"] = "value"
+    is_warning: bool = False
 
 
 @dataclass(frozen=True)
@@ -67,10 +68,16 @@ class Document:
     values: Mapping[Loc, tuple[int, int]]
 
     def known(self, loc: Loc) -> Loc:
-        """The longest beginning of `loc` that the file has."""
-        while loc and loc not in self.values:
-            loc = loc[:-1]
-        return loc
+        """The longest beginning of `loc` that the file has. One value may stand for a list of one: its index is left
+        out then.
+        """
+        found: Loc = ()
+        for part in loc:
+            if (*found, part) in self.values:
+                found = (*found, part)
+            elif not isinstance(part, int):
+                break
+        return found
 
     def line_column(self, loc: Loc, at: Literal["key", "value"] = "value") -> tuple[int, int]:
         """Where `loc` stands; what is not in the file stands where its nearest ancestor's key does."""
@@ -84,40 +91,49 @@ class Document:
         line, column = self.line_column(loc, at)
         return f"{self.name}:{line}:{column}"
 
-    def error(self, problems: Iterable[Problem]) -> ConfigError:
-        """One ConfigError that lists all problems in the file's order."""
-        ordered = sorted(set(problems), key=lambda found: (self.line_column(found.loc, found.at), found.text))
+    def lines(self, problems: Iterable[Problem]) -> list[str]:
+        """`file:line:column key: what is wrong [code]` of each, in the file's order."""
         lines = [
             f"{self.position(found.loc, found.at)} {'.'.join(map(str, found.loc)) or 'file'}: "
-            f"{found.text} [{found.code}]"
-            for found in ordered[:MAX_PROBLEMS]
+            f"{'warning: ' if found.is_warning else ''}{found.text} [{found.code}]"
+            for found in self._ordered(problems)
         ]
-        if len(ordered) > MAX_PROBLEMS:
-            lines.append(f"... and {len(ordered) - MAX_PROBLEMS} more")
-        error = ConfigError("\n".join(lines))
+        return [*lines[:MAX_PROBLEMS], f"... and {len(lines) - MAX_PROBLEMS} more"] if lines[MAX_PROBLEMS:] else lines
+
+    def error(self, problems: Iterable[Problem]) -> ConfigError:
+        """One ConfigError that lists all problems in the file's order."""
+        ordered = self._ordered(problems)
+        error = ConfigError("\n".join(self.lines(ordered)))
         error.where = self.position(ordered[0].loc, ordered[0].at)
         return error
+
+    def _ordered(self, problems: Iterable[Problem]) -> list[Problem]:
+        return sorted(set(problems), key=lambda found: (self.line_column(found.loc, found.at), found.text))
 
 
 def load(path: Path) -> Document:
     """Read and parse one file. Raises ConfigError."""
-    text = read(path)
+    return parse(read(path), str(path))
+
+
+def parse(text: str, name: str) -> Document:
+    """The document of a text; `name` is what its mistakes are placed in. Raises ConfigError."""
     try:
         root = ruamel.yaml.YAML(typ="rt").compose(text)
     except MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         what = ": ".join(part for part in (error.context, error.problem) if part)
-        raise mistake_at(str(path), mark.line + 1, mark.column + 1, f"not YAML: {what}") from None
+        raise mistake_at(name, mark.line + 1, mark.column + 1, f"not YAML: {what}") from None
     except RecursionError:
-        raise mistake_at(str(path), 1, 1, f"nested too deeply; at most {MAX_DEPTH} levels") from None
+        raise mistake_at(name, 1, 1, f"nested too deeply; at most {MAX_DEPTH} levels") from None
     except YAMLError as error:
-        raise mistake_at(str(path), 1, 1, f"not YAML: {' '.join(str(error).split())}") from None
+        raise mistake_at(name, 1, 1, f"not YAML: {' '.join(str(error).split())}") from None
     if not isinstance(root, MappingNode):
         what = "the file is empty" if root is None else "the file is not a map"
-        raise mistake_at(str(path), 1, 1, f"{what}; expected `key: value` lines")
+        raise mistake_at(name, 1, 1, f"{what}; expected `key: value` lines")
     reading = _Reading()
     data = reading.value(root, ())
-    document = Document(str(path), hashlib.sha256(text.encode()).hexdigest(), data, reading.keys, reading.values)
+    document = Document(name, hashlib.sha256(text.encode()).hexdigest(), data, reading.keys, reading.values)
     if reading.problems:
         raise document.error(reading.problems)
     return document

@@ -12,8 +12,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pacsnode.conditions import NAMES, OPERATORS, evaluate, parse
+from pacsnode.conditions import evaluate
 from pacsnode.errors import ConfigError
+from pacsnode.operators import OPERATORS, parse
 
 
 def holds(condition: dict[str, Any], attributes: Mapping[str, str | tuple[str, ...]]) -> bool:
@@ -167,12 +168,12 @@ def test_every_operator_has_its_help() -> None:
         ({}, "found an empty map"),
         (None, "found nothing"),
         ([], "found an empty list"),
-        ({"Modalty": "CR"}, "there is no attribute Modalty to route on; did you mean Modality?"),
+        ({"Modalty": "CR"}, "Modalty is neither a DICOM keyword nor a tag such as 0018,1030; did you mean Modality?"),
         ({"modality": "CR"}, "did you mean Modality?"),
         ({"in": ["CR"]}, "operators stand under an attribute"),
         (
             {"Modality": {"one_of": ["CR"]}},
-            "there is no such operator; expected: equals, in, matches, between, exists, not",
+            "there is no such operator; expected: equals, in, contains, matches, between, exists, not",
         ),
         ({"Modality": {}}, "expected a value or an operator"),
         ({"Modality": ["CR", "DX"]}, "write {in: [...]} for one of several"),
@@ -324,9 +325,11 @@ def test_evaluation_agrees_with_a_slow_reference_and_explains_itself(
     assert clauses
 
 
-def test_the_names_of_conditions_are_the_attribute_table_and_the_peer() -> None:
-    assert "Modality" in NAMES
-    assert "peer" in NAMES
+def test_any_attribute_by_keyword_tag_creator_or_path_may_stand_in_a_condition() -> None:
+    names = ("Modality", "peer", "AcquisitionNumber", "0019,100C", "0019,xx0C SIEMENS MR HEADER", "ImageType[3]")
+    for name in (*names, "RequestAttributesSequence.ScheduledProcedureStepDescription", "called_ae_title"):
+        condition = parse({name: {"exists": True}})
+        assert [found.text for found in condition.names()] == [name]
 
 
 def test_a_double_negation_of_several_operators_stays_one_group() -> None:

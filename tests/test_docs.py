@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from pacsnode.route.rules import check_examples
+from pacsnode.live import load_site
+from pacsnode.route.examples import check_examples
 from pacsnode.settings import load
-from pacsnode.work import load_site
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]

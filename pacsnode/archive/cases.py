@@ -10,51 +10,23 @@ import sqlite3
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from pacsnode import audit
+from pacsnode.archive.case_rows import (
+    Arrived,
+    CaseRecord,
+    Pending,
+    ResultRecord,
+    pending_of,
+    record_of,
+    to_json,
+    verdict_of,
+)
 from pacsnode.database import connect, transaction, utc_us
-from pacsnode.handover import Candidate, Case, Clause, Decision, ResultKind, ResultObject, RuleVerdict
-
-
-@dataclass(frozen=True)
-class Pending:
-    """A candidate that waits to be whole."""
-
-    id: int
-    candidate: Candidate
-    rules_hash: str
-    last_received_boot_us: int
-    boot_id: str
-
-
-@dataclass(frozen=True)
-class CaseRecord:
-    """A case with its state."""
-
-    case: Case
-    send_to: tuple[str, ...]
-    priority: int
-    state: str
-    reason: str
-    whole_because: str
-    attempt: int
-    timings: dict[str, float]
-    finished_utc_us: int | None
-
-
-@dataclass(frozen=True)
-class ResultRecord:
-    """One archived result; `path` is below `files/`."""
-
-    sop_instance_uid: str
-    case_key: str
-    kind: ResultKind
-    sop_class_uid: str
-    series_instance_uid: str
-    path: str
+from pacsnode.handover import Candidate, Case, Decision, RuleVerdict
 
 
 class Cases:
@@ -88,19 +60,37 @@ class Cases:
         """Up to which revision of the index studies were decided."""
         return int(self._rows("SELECT revision FROM watermark")[0][0])
 
-    def record_decision(self, decision: Decision, pending: Sequence[tuple[Candidate, int, str]]) -> None:
-        """Replace what was decided for the study; `pending`: candidates with boot time and boot of their last image."""
+    def record_decision(self, decision: Decision, pending: Sequence[tuple[Candidate, Arrived]]) -> None:
+        """Replace what was decided for the study; `pending`: the candidates that wait now."""
         uid = decision.study_instance_uid
         with self.transaction() as connection:
             connection.execute(
-                "INSERT OR REPLACE INTO decisions VALUES (?, ?, ?, ?, ?)",
-                (uid, decision.revision, decision.rules_hash, utc_us(), _json([asdict(v) for v in decision.verdicts])),
+                "INSERT OR REPLACE INTO decisions VALUES (?, ?, ?, ?, ?, ?)",
+                (
+                    uid,
+                    decision.revision,
+                    decision.rules_hash,
+                    utc_us(),
+                    to_json([asdict(v) for v in decision.verdicts]),
+                    decision.is_matched,
+                ),
             )
             connection.execute("DELETE FROM candidates WHERE study_instance_uid = ?", (uid,))
             connection.executemany(
-                "INSERT INTO candidates (study_instance_uid, candidate, rules_hash, last_received_boot_us, boot_id) "
-                "VALUES (?, ?, ?, ?, ?)",
-                [(uid, _json(asdict(c)), decision.rules_hash, at, boot) for c, at, boot in pending],
+                "INSERT INTO candidates (study_instance_uid, candidate, rules_hash, last_received_boot_us, boot_id, "
+                "last_received_utc_us, peers) VALUES (?, ?, ?, ?, ?, ?, ?)",
+                [
+                    (
+                        uid,
+                        to_json(asdict(candidate)),
+                        decision.rules_hash,
+                        came.last_boot_us,
+                        came.boot_id,
+                        came.last_utc_us,
+                        to_json(came.peers),
+                    )
+                    for candidate, came in pending
+                ],
             )
             connection.execute("UPDATE watermark SET revision = max(revision, ?)", (decision.revision,))
             audit.record(
@@ -116,16 +106,27 @@ class Cases:
         rows = self._rows("SELECT * FROM decisions WHERE study_instance_uid = ?", (study_instance_uid,))
         if not rows:
             return None
-        return rows[0]["rules_hash"], tuple(_verdict(v) for v in json.loads(rows[0]["verdicts"]))
+        return rows[0]["rules_hash"], tuple(verdict_of(v) for v in json.loads(rows[0]["verdicts"]))
 
     def pending(self, study_instance_uid: str = "") -> list[Pending]:
         """Candidates that wait to be whole, of one study or of all."""
         return [
-            Pending(r["id"], _candidate(r["candidate"]), r["rules_hash"], r["last_received_boot_us"], r["boot_id"])
+            pending_of(r)
             for r in self._rows(
                 "SELECT * FROM candidates WHERE ? IN ('', study_instance_uid) ORDER BY id", (study_instance_uid,)
             )
         ]
+
+    def mark_overdue(self, pending: Pending, reason: str) -> None:
+        """Enter that a candidate stays incomplete and waits for a person."""
+        with self.transaction() as connection:
+            connection.execute("UPDATE candidates SET overdue = 1 WHERE id = ?", (pending.id,))
+            study, service = pending.candidate.study_instance_uid, pending.candidate.service
+            audit.record(connection, "case stays incomplete", study=study, service=service, reason=reason)
+
+    def unmatched_count(self) -> int:
+        """How many studies no rule takes."""
+        return int(self._rows("SELECT count(*) FROM decisions WHERE NOT matched")[0][0])
 
     # --- cases
 
@@ -145,11 +146,11 @@ class Cases:
                     case.key,
                     case.study_instance_uid,
                     case.service,
-                    _json(case.rules),
+                    to_json(case.rules),
                     case.rules_hash,
-                    _json(case.instances),
-                    _json(case.results),
-                    _json(candidate.send_to),
+                    to_json(case.instances),
+                    to_json(case.results),
+                    to_json(candidate.send_to),
                     candidate.priority,
                     because,
                     case.supersedes,
@@ -172,7 +173,7 @@ class Cases:
                 return False
             connection.execute(
                 "UPDATE cases SET send_to = ?, results = ?, rules = ? WHERE key = ?",
-                (*map(_json, grown.values()), key),
+                (*map(to_json, grown.values()), key),
             )
             return True
 
@@ -185,11 +186,11 @@ class Cases:
                 (max(0, running_limit - running),),
             ).fetchall()
             connection.executemany("UPDATE cases SET state = 'running' WHERE key = ?", [(r["key"],) for r in rows])
-        return [_record(r) for r in rows]
+        return [record_of(r) for r in rows]
 
     def running(self) -> list[CaseRecord]:
         """Cases that some process took and did not end."""
-        return [_record(r) for r in self._rows("SELECT * FROM cases WHERE state = 'running'")]
+        return [record_of(r) for r in self._rows("SELECT * FROM cases WHERE state = 'running'")]
 
     def waiting_count(self) -> int:
         """How many cases wait for their turn."""
@@ -198,21 +199,21 @@ class Cases:
     def get(self, key: str) -> CaseRecord | None:
         """One case."""
         rows = self._rows("SELECT * FROM cases WHERE key = ?", (key,))
-        return _record(rows[0]) if rows else None
+        return record_of(rows[0]) if rows else None
 
     def of_study(self, study_instance_uid: str) -> list[CaseRecord]:
         """All cases of a study, oldest first."""
         rows = self._rows(
             "SELECT * FROM cases WHERE study_instance_uid = ? ORDER BY started_utc_us", (study_instance_uid,)
         )
-        return [_record(r) for r in rows]
+        return [record_of(r) for r in rows]
 
     def listing(self, state: str, limit: int) -> list[CaseRecord]:
         """The newest cases, of one state or of all ("")."""
         rows = self._rows(
             "SELECT * FROM cases WHERE ? IN ('', state) ORDER BY started_utc_us DESC LIMIT ?", (state, limit)
         )
-        return [_record(r) for r in rows]
+        return [record_of(r) for r in rows]
 
     def note_timing(self, key: str, timings: dict[str, float]) -> None:
         """Add seconds by step to a case."""
@@ -286,49 +287,5 @@ class Cases:
         ]
 
 
-def result_record(case: Case, made: ResultObject, path: str) -> ResultRecord:
-    """The record of an encoded object that lies at `path` below `files/`."""
-    return ResultRecord(made.sop_instance_uid, case.key, made.kind, made.sop_class_uid, made.series_instance_uid, path)
-
-
 def _joined(held: tuple[str, ...], more: tuple[str, ...]) -> tuple[str, ...]:
     return held + tuple(one for one in more if one not in held)
-
-
-def _json(value: Any) -> str:
-    return json.dumps(value, ensure_ascii=False)
-
-
-def _candidate(text: str) -> Candidate:
-    plain = json.loads(text)
-    lists = {k: tuple(plain[k]) for k in ("rules", "instances", "results", "send_to")}
-    return Candidate(**(plain | lists))
-
-
-def _verdict(plain: dict[str, Any]) -> RuleVerdict:
-    return RuleVerdict(**(plain | {"clauses": tuple(Clause(**c) for c in plain["clauses"])}))
-
-
-def _record(row: sqlite3.Row) -> CaseRecord:
-    case = Case(
-        row["key"],
-        row["study_instance_uid"],
-        row["service"],
-        tuple(json.loads(row["rules"])),
-        row["rules_hash"],
-        tuple(json.loads(row["instances"])),
-        tuple(json.loads(row["results"])),
-        row["started_utc_us"],
-        row["supersedes"],
-    )
-    return CaseRecord(
-        case,
-        tuple(json.loads(row["send_to"])),
-        row["priority"],
-        row["state"],
-        row["reason"],
-        row["whole_because"],
-        row["attempt"],
-        json.loads(row["timings"]),
-        row["finished_utc_us"],
-    )

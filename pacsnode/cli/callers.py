@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from pacsnode.peers import Directory, Peer
     from pacsnode.settings import Settings
 
-RELOAD = "a running node takes it over after `systemctl reload pacsnode` (SIGHUP)"
+RELOAD = "a running node takes it over by itself within seconds"
 
 
 def register(app: typer.Typer) -> None:

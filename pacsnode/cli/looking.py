@@ -199,10 +199,11 @@ def _told(life: dict[str, Any]) -> list[str]:
             mark = "yes" if clause["satisfied"] else "NO "
             actual = "absent" if clause["absent"] else clause["actual"]
             lines.append(f"              {mark} {clause['attribute']} is {actual}, expected {clause['expected']}")
-    lines += [
-        f"waiting     {c['service']}: {len(c['instances'])} images, whole when quiet for {c['quiet_s']:g} s"
-        for c in life["waiting"]
-    ]
+    for candidate in life["waiting"]:
+        completion = candidate["completion"]
+        missing = "; still missing: " + "; ".join(completion["missing"]) if completion["missing"] else ""
+        whole = f"whole when quiet for {completion['quiet_s']:g} s{missing}"
+        lines.append(f"waiting     {candidate['service']}: {len(candidate['instances'])} images, {whole}")
     if not life["rules"]:
         lines.append("rule        not decided yet")
     for case in life["cases"]:

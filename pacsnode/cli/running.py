@@ -92,9 +92,9 @@ def doctor(as_json: bool = typer.Option(False, "--json", help="One JSON list ins
 
 def rules_check() -> None:
     """Check the rules file and run its examples; exit code 2 with file, line and column of every mistake."""
-    from pacsnode.route.rules import check_examples
+    from pacsnode.live import load_site
+    from pacsnode.route.examples import check_examples
     from pacsnode.settings import load
-    from pacsnode.work import load_site
 
     rules = load_site(load()).rules
     failures = check_examples(rules)

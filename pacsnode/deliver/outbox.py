@@ -54,10 +54,13 @@ def owe(
     priority: int,
     debts: Sequence[Debt],
 ) -> None:
-    """Enter what is owed; what is entered already stays as it is. The caller holds the transaction."""
+    """Enter what is owed; what is entered already stays as it is. The caller holds the transaction.
+
+    `case_key` is "" for images that are forwarded as they came.
+    """
     now = utc_us()
     for debt in debts:
-        connection.executemany(
+        entered = connection.executemany(
             "INSERT OR IGNORE INTO outbox (sop_instance_uid, destination, case_key, study_instance_uid, state, "
             "priority, next_attempt_utc_us, created_utc_us, ended_utc_us, reason) "
             "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
@@ -76,8 +79,17 @@ def owe(
                 )
                 for uid in debt.instances
             ],
-        )
-        audit.record(connection, "owed", study=study, case=case_key, destination=debt.destination, refusal=debt.refusal)
+        ).rowcount
+        if entered:
+            audit.record(
+                connection,
+                "owed",
+                study=study,
+                case=case_key,
+                destination=debt.destination,
+                instances=entered,
+                refusal=debt.refusal,
+            )
 
 
 class Outbox:

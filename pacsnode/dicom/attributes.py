@@ -93,6 +93,7 @@ ATTRIBUTES: tuple[Attribute, ...] = (
     Attribute("DiffusionBValue", 0x0018_9087, "FD", "instance"),
     Attribute("ContributingDeviceUID", 0x0018_1002, "UI", "instance", sequence=0x0018_A001),
     Attribute("InstanceNumber", 0x0020_0013, "IS", "instance"),
+    Attribute("ImageOrientationPatient", 0x0020_0037, "DS", "instance"),
     Attribute("ImageLaterality", 0x0020_0062, "CS", "instance"),
     Attribute("PhotometricInterpretation", 0x0028_0004, "CS", "instance"),
     Attribute("NumberOfFrames", 0x0028_0008, "IS", "instance"),

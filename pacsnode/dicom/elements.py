@@ -7,14 +7,30 @@ bounded, there is no recursion, and nothing but `Rejected` is raised. Never copi
 
 from __future__ import annotations
 
-import struct
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from enum import Enum, auto
 from functools import lru_cache
 from typing import NamedTuple
 
 from pacsnode.dicom.attributes import PIXEL_DATA
+from pacsnode.dicom.encoding import (
+    EXPLICIT,
+    ITEM,
+    ITEM_END,
+    LENGTH,
+    LONG,
+    SEQUENCE_END,
+    SHORT,
+    TAG_AND_LENGTH,
+    read_element,
+    truncated,
+)
+from pacsnode.dicom.encoding import EXPLICIT_BIG as EXPLICIT_BIG
+from pacsnode.dicom.encoding import EXPLICIT_LITTLE as EXPLICIT_LITTLE
+from pacsnode.dicom.encoding import IMPLICIT_LITTLE as IMPLICIT_LITTLE
+from pacsnode.dicom.encoding import UNDEFINED as UNDEFINED
+from pacsnode.dicom.encoding import Syntax as Syntax
 from pacsnode.errors import Rejected
 
 MAX_DEPTH = 64
@@ -23,31 +39,22 @@ MAX_ELEMENTS = 1_000_000
 """Elements and items looked at: an enhanced multi-frame image of 10 000 frames has about half a million."""
 MAX_PADDING = 65_536
 """Zero bytes behind the last element that are taken as padding."""
-
-UNDEFINED = 0xFFFF_FFFF
-_ITEM, _ITEM_END, _SEQUENCE_END = 0xFFFE_E000, 0xFFFE_E00D, 0xFFFE_E0DD
-_SHORT = frozenset(b"AE AS AT CS DA DS DT FD FL IS LO LT PN SH SL SS ST TM UI UL US".split())
-_LONG = frozenset(b"OB OD OF OL OV OW SQ SV UC UN UR UT UV".split())
-_UNKNOWN = (b"??", b"  ", b"OX")
-_EXPLICIT = (struct.Struct("<HH2sH"), struct.Struct(">HH2sH"))
-_LENGTH = (struct.Struct("<L"), struct.Struct(">L"))
-_TAG_AND_LENGTH = (struct.Struct("<HHL"), struct.Struct(">HHL"))
+_ITEM_TAG = (b"\xfe\xff\x00\xe0", b"\xff\xfe\xe0\x00")
 
 
-class Syntax(NamedTuple):
-    """How elements are encoded (PS3.5 7.1, 7.3)."""
+class Wanted(NamedTuple):
+    """What is looked for in a data set or in each item of a sequence; `sequence` is what is said of what is found."""
 
-    explicit: bool
-    big_endian: bool
+    tags: Collection[int]
+    sequences: Mapping[int, Wanted]
+    sequence: int
 
 
-IMPLICIT_LITTLE = Syntax(explicit=False, big_endian=False)
-EXPLICIT_LITTLE = Syntax(explicit=True, big_endian=False)
-EXPLICIT_BIG = Syntax(explicit=True, big_endian=True)
+NOTHING = Wanted((), {}, 0)
 
 
 class Element(NamedTuple):
-    """One element: `vr` is empty where it is not given; `sequence` is the top-level sequence around it, or 0."""
+    """One element: `vr` is empty where it is not given; `sequence` is that of `Wanted`: the one around it, or 0."""
 
     tag: int
     vr: str
@@ -56,11 +63,21 @@ class Element(NamedTuple):
     sequence: int
 
 
+class Item(NamedTuple):
+    """An item in which something is looked for: where it starts, the tag of its sequence, how numbers stand in it."""
+
+    start: int
+    tag: int
+    big_endian: bool
+    sequence: int
+
+
 @dataclass(frozen=True, slots=True)
 class Scan:
-    """The wanted elements in the order of the data; whether the data ended exactly where an element ends."""
+    """The wanted elements, and items, in the order of the data; whether that ended exactly where an element ends."""
 
     elements: list[Element]
+    items: list[Item]
     ended_at_border: bool
 
 
@@ -71,12 +88,17 @@ class _Kind(Enum):
 
 
 class _Open(NamedTuple):
-    """A data set or sequence that the scan is inside of; `end` is also the limit for what it holds."""
+    """A data set or sequence that the scan is inside of; `end` is also the limit for what it holds.
+
+    `wanted` is of the data set, or of the items of the sequence `tag`.
+    """
 
     kind: _Kind
     end: int
     undefined: bool
     syntax: Syntax
+    wanted: Wanted
+    tag: int = 0
 
 
 def scan(data: memoryview, syntax: Syntax, wanted: Collection[tuple[int, int]], *, prefix: bool = False) -> Scan:
@@ -84,32 +106,36 @@ def scan(data: memoryview, syntax: Syntax, wanted: Collection[tuple[int, int]], 
 
     `prefix` says that `data` is only the beginning: pixel data may then go on beyond it.
     """
-    return _Scanner(data, syntax, wanted, prefix).run()
+    return _Scanner(data, syntax, _by_sequence(frozenset(wanted)), prefix).run()
+
+
+def scan_to_pixels(data: memoryview, syntax: Syntax, wanted: Wanted, *, prefix: bool = False) -> Scan:
+    """Find what is wanted at any depth, before the pixel data; step over what is no sequence where one is wanted."""
+    return _Scanner(data, syntax, wanted, prefix, to_pixels=True).run()
 
 
 def ends_with_delimiter(ending: bytes, syntax: Syntax) -> bool:
     """Whether the last eight bytes of a data set are the end of a sequence or of encapsulated pixel data."""
-    return ending == _TAG_AND_LENGTH[syntax.big_endian].pack(0xFFFE, 0xE0DD, 0)
+    return ending == TAG_AND_LENGTH[syntax.big_endian].pack(0xFFFE, 0xE0DD, 0)
 
 
 @lru_cache(maxsize=16)
-def _by_sequence(wanted: frozenset[tuple[int, int]]) -> dict[int, set[int]]:
+def _by_sequence(wanted: frozenset[tuple[int, int]]) -> Wanted:
     """The wanted tags by the sequence around them."""
-    tags: dict[int, set[int]] = {}
+    tags: dict[int, set[int]] = {0: set()}
     for sequence, tag in wanted:
         tags.setdefault(sequence, set()).add(tag)
-    return tags
+    top = tags.pop(0)
+    return Wanted(top, {sequence: Wanted(inner, {}, sequence) for sequence, inner in tags.items()}, 0)
 
 
 class _Scanner:
-    def __init__(self, data: memoryview, syntax: Syntax, wanted: Collection[tuple[int, int]], prefix: bool) -> None:
-        self.data, self.size, self.prefix = data, len(data), prefix
-        self.wanted = _by_sequence(frozenset(wanted))
-        self.wanted_sequences = self.wanted.keys() - {0}
+    def __init__(self, data: memoryview, syntax: Syntax, wanted: Wanted, prefix: bool, to_pixels: bool = False) -> None:
+        self.data, self.size, self.prefix, self.to_pixels = data, len(data), prefix, to_pixels
         self.at = 0
-        self.inside = [_Open(_Kind.DATA_SET, self.size, False, syntax)]
-        self.top_sequence = 0
+        self.inside = [_Open(_Kind.DATA_SET, self.size, False, syntax, wanted)]
         self.found: list[Element] = []
+        self.items: list[Item] = []
         self.pixels_seen = False
         self.left = MAX_ELEMENTS
 
@@ -122,7 +148,7 @@ class _Scanner:
             border = False  # padding and garbage behind the pixels take nothing from the image
         if self.prefix and not any(element.tag in PIXEL_DATA for element in self.found):
             raise Rejected(Rejected.CANNOT_UNDERSTAND, "data set is too large before its pixel data")
-        return Scan(self.found, border and not self.prefix)
+        return Scan(self.found, self.items, border and not self.prefix)
 
     def _walk(self) -> bool:
         while self.left > 0:
@@ -134,7 +160,7 @@ class _Scanner:
                 if len(self.inside) == 1:
                     return True
                 if top.undefined and top.end == self.size:
-                    raise _truncated()
+                    raise truncated()
                 self.inside.pop()
             elif top.kind is not _Kind.DATA_SET:
                 self._item(top)
@@ -147,18 +173,17 @@ class _Scanner:
     def _plain_elements(self, top: _Open) -> None:
         """Step over elements that need no thought, up to one that does: nearly all of the time goes here."""
         data, at, end, left = self.data, self.at, top.end, self.left
-        explicit, unpack = top.syntax.explicit, _EXPLICIT[top.syntax.big_endian].unpack_from
-        unpack_length = _LENGTH[top.syntax.big_endian].unpack_from
-        tags, sequence = self._wanted_here()
-        sequences = self.wanted_sequences if len(self.inside) == 1 else ()
+        explicit, unpack = top.syntax.explicit, EXPLICIT[top.syntax.big_endian].unpack_from
+        unpack_length = LENGTH[top.syntax.big_endian].unpack_from
+        tags, sequences, sequence = top.wanted
         while at + 12 <= end and left > 0:
             group, number, vr, length = unpack(data, at)
             tag, start = group << 16 | number, at + 8
-            if explicit and vr in _LONG and length == 0:
+            if explicit and vr in LONG and length == 0:
                 length, start = unpack_length(data, start)[0], at + 12
-            elif not explicit and vr not in _SHORT and vr not in _LONG:
+            elif not explicit and vr not in SHORT and vr not in LONG:
                 vr, length = b"", unpack_length(data, at + 4)[0]
-            elif not explicit or vr not in _SHORT:
+            elif not explicit or vr not in SHORT:
                 break
             if start + length > end or group >= 0x7FE0 or tag == 0 or tag in sequences:
                 break
@@ -167,30 +192,28 @@ class _Scanner:
             at, left = start + length, left - 1
         self.at, self.left = at, left
 
-    def _wanted_here(self) -> tuple[Collection[int], int]:
-        """The tags that are wanted in the data set that the scan is in, and the top-level sequence around it."""
-        depth = len(self.inside)
-        if depth == 1:
-            self.top_sequence = 0
-        return self.wanted.get(self.top_sequence, ()) if depth in (1, 3) else (), self.top_sequence
-
     def _item(self, top: _Open) -> None:
         """Step over one item or delimiter of a sequence, or into the item."""
         tag, length = self._tag_and_length(top)
         body = self.at + 8
-        if tag == _SEQUENCE_END:
+        if tag == SEQUENCE_END:
             self.at = body if top.undefined else top.end
             self.inside.pop()
-        elif tag != _ITEM:
+        elif tag != ITEM:
             raise Rejected(Rejected.CANNOT_UNDERSTAND, "a sequence holds something other than items")
         elif length == UNDEFINED and top.kind is _Kind.SEQUENCE:
-            self._enter(_Kind.DATA_SET, body, top.end, True, top.syntax)
+            self._enter_item(body, top.end, True, top)
         elif body + length > top.end:
-            raise _truncated()
-        elif len(self.inside) == 2 and self.top_sequence in self.wanted_sequences:
-            self._enter(_Kind.DATA_SET, body, body + length, False, top.syntax)
+            raise truncated()
+        elif top.wanted is not NOTHING:
+            self._enter_item(body, body + length, False, top)
         else:
             self.at = body + length
+
+    def _enter_item(self, at: int, end: int, undefined: bool, top: _Open) -> None:
+        if top.wanted is not NOTHING:
+            self.items.append(Item(at, top.tag, top.syntax.big_endian, top.wanted.sequence))
+        self._enter(at, _Open(_Kind.DATA_SET, end, undefined, top.syntax, top.wanted))
 
     def _element(self, top: _Open) -> bool:
         """Step over one element or into it; true at encapsulated pixel data that need no walk."""
@@ -200,17 +223,17 @@ class _Scanner:
             return False
         if tag == 0 and self.at:  # zeros: read as elements, 4 KB deflated would hold a core for seconds
             raise Rejected(Rejected.CANNOT_UNDERSTAND, "zeros where an element should be")
-        tags, sequence = self._wanted_here()
-        element = Element(*_read_element(self.data, self.at, top.end, top.syntax), sequence)
-        at_top, end = len(self.inside) == 1, element.start + element.length
-        if at_top and tag in PIXEL_DATA:
+        tags, sequences, sequence = top.wanted
+        element = Element(*read_element(self.data, self.at, top.end, top.syntax), sequence)
+        if tag in PIXEL_DATA and len(self.inside) == 1:
             return self._pixels(element, top)
+        end = element.start + element.length
         if element.length != UNDEFINED:
             if end > top.end:
-                raise _truncated()
+                raise truncated()
             if tag in tags:
                 self.found.append(element)
-        if element.length == UNDEFINED or (at_top and tag in self.wanted_sequences):
+        if element.length == UNDEFINED or tag in sequences:
             self._enter_sequence(element, top)
         else:
             self.at = end
@@ -218,27 +241,36 @@ class _Scanner:
 
     def _enter_sequence(self, element: Element, top: _Open) -> None:
         undefined = element.length == UNDEFINED
-        if len(self.inside) == 1:
-            self.top_sequence = element.tag
         kind = _Kind.FRAGMENTS if element.vr in ("OB", "OW") else _Kind.SEQUENCE
         # PS3.5 6.2.2 note 4: what was written as UN of undefined length is implicit VR little endian inside.
         syntax = IMPLICIT_LITTLE if element.vr == "UN" else top.syntax
         end = top.end if undefined else element.start + element.length
-        self._enter(kind, element.start, end, undefined, syntax)
+        wanted = top.wanted.sequences.get(element.tag, NOTHING)
+        if self.to_pixels and not self._has_items(element, syntax):
+            wanted = NOTHING
+            if not undefined:
+                self.at = end
+                return
+        self._enter(element.start, _Open(kind, end, undefined, syntax, wanted, element.tag))
 
-    def _enter(self, kind: _Kind, at: int, end: int, undefined: bool, syntax: Syntax) -> None:
+    def _has_items(self, element: Element, syntax: Syntax) -> bool:
+        """Whether an element is a sequence; a private tag may be one with one creator, and a text with another."""
+        head = bytes(self.data[element.start : element.start + min(element.length, 4)])
+        return element.vr in ("SQ", "UN", "") and head in (b"", _ITEM_TAG[syntax.big_endian])
+
+    def _enter(self, at: int, into: _Open) -> None:
         if len(self.inside) > 2 * MAX_DEPTH:
             raise Rejected(Rejected.CANNOT_UNDERSTAND, "data set has too many nested sequences")
-        self.inside.append(_Open(kind, end, undefined, syntax))
+        self.inside.append(into)
         self.at = at
 
     def _delimiter(self, top: _Open, tag: int) -> None:
         """A delimiter among elements: the end of an item of undefined length, or one that a device got wrong."""
         if len(self.inside) > 1 and top.undefined:
             self.inside.pop()
-            if tag == _ITEM_END:
+            if tag == ITEM_END:
                 self.at += 8
-        elif tag in (_ITEM_END, _SEQUENCE_END):
+        elif tag in (ITEM_END, SEQUENCE_END):
             self.at += 8  # the end of something that had a length and needed none
         else:
             raise Rejected(Rejected.CANNOT_UNDERSTAND, "an item stands outside of a sequence")
@@ -246,17 +278,19 @@ class _Scanner:
     def _pixels(self, element: Element, top: _Open) -> bool:
         """Step over pixel data; true where nothing more need or can be looked at."""
         self.found.append(element)
+        if self.to_pixels:
+            return True
         if element.length == UNDEFINED:
             if self.prefix or self._ends_with_delimiter(top.syntax):
                 return True
-            self._enter(_Kind.FRAGMENTS, element.start, self.size, True, top.syntax)
+            self._enter(element.start, _Open(_Kind.FRAGMENTS, self.size, True, top.syntax, NOTHING))
             self._walk_fragments()
         elif element.start + element.length <= self.size:
             self.at = element.start + element.length
         elif self.prefix:
             return True
         else:
-            raise _truncated()
+            raise truncated()
         self.pixels_seen = True
         return False
 
@@ -274,8 +308,8 @@ class _Scanner:
 
     def _tag_and_length(self, top: _Open) -> tuple[int, int]:
         if self.at + 8 > top.end:
-            raise _truncated()
-        group, number, length = _TAG_AND_LENGTH[top.syntax.big_endian].unpack_from(self.data, self.at)
+            raise truncated()
+        group, number, length = TAG_AND_LENGTH[top.syntax.big_endian].unpack_from(self.data, self.at)
         return group << 16 | number, length
 
     def _is_padding(self) -> bool:
@@ -288,62 +322,3 @@ class _Scanner:
 
     def _ends_with_delimiter(self, syntax: Syntax) -> bool:
         return ends_with_delimiter(bytes(self.data[-8:]), syntax)
-
-
-def _read_element(data: memoryview, at: int, end: int, syntax: Syntax) -> tuple[int, str, int, int]:
-    """Tag, VR ("" if not given), start of the value and length of the element at `at`; 8 bytes must be there."""
-    group, number, vr, short = _EXPLICIT[syntax.big_endian].unpack_from(data, at)
-    tag = group << 16 | number
-    if syntax.explicit:
-        if vr in _SHORT:
-            return tag, vr.decode("ascii"), at + 8, short
-        if vr in _LONG and short == 0:
-            if at + 12 > end:
-                raise _truncated()
-            return tag, vr.decode("ascii"), at + 12, _LENGTH[syntax.big_endian].unpack_from(data, at + 8)[0]
-    elif vr not in _SHORT and vr not in _LONG:
-        return tag, "", at + 8, _LENGTH[syntax.big_endian].unpack_from(data, at + 4)[0]
-    return _odd_element(data, at, end, syntax)
-
-
-_Form = tuple[int, str, int, int]
-
-
-def _odd_element(data: memoryview, at: int, end: int, syntax: Syntax) -> _Form:
-    """An element that does not follow `syntax`: the first form behind which the data goes on.
-
-    There are devices that mix implicit elements into explicit data sets or the reverse, write `??` or spaces for a
-    VR that they do not know, or write OB and UN with a length of 16 bits.
-    """
-    group, number, vr, short = _EXPLICIT[syntax.big_endian].unpack_from(data, at)
-    length = _LENGTH[syntax.big_endian]
-    tag, name = group << 16 | number, vr.decode("ascii") if vr in _SHORT or vr in _LONG else ""
-    implicit = (tag, "", at + 8, length.unpack_from(data, at + 4)[0])
-    forms = [(tag, name, at + 8, short)]
-    if vr not in _SHORT and at + 12 <= end:
-        forms.insert(0 if short == 0 else 1, (tag, name, at + 12, length.unpack_from(data, at + 8)[0]))
-    if name or vr.isalpha() or vr in _UNKNOWN:
-        forms.append(implicit)
-    else:
-        forms.insert(0, implicit)
-    fallback = forms[0] if syntax.explicit else implicit
-    return next((form for form in forms if _goes_on(data, form, form is implicit, end, syntax)), fallback)
-
-
-def _goes_on(data: memoryview, form: _Form, implicit: bool, end: int, syntax: Syntax) -> bool:
-    """Whether a value read as `form` is followed by the end, a delimiter or an element with a higher tag."""
-    tag, vr, start, length = form
-    if length == UNDEFINED:
-        return vr in ("", "SQ", "UN", "OB", "OW")
-    after = start + length
-    if after + 8 > end:
-        return after == end
-    group, number, next_vr, _ = _EXPLICIT[syntax.big_endian].unpack_from(data, after)
-    if group == 0xFFFE:
-        return True
-    named = next_vr in _SHORT or next_vr in _LONG or next_vr in _UNKNOWN
-    return bool((group << 16 | number) > tag) and (implicit or named)
-
-
-def _truncated() -> Rejected:
-    return Rejected(Rejected.CANNOT_UNDERSTAND, "data set is truncated")

@@ -17,6 +17,7 @@ from pacsnode import yamlfile
 from pacsnode.conditions import Condition
 from pacsnode.dicom.codes import LEFT, RIGHT, Concept
 from pacsnode.errors import ConfigError
+from pacsnode.operators import ConditionMap
 from pacsnode.yamlfile import Items, Problem, Record
 
 PIPELINE_FILE = "pipeline.yaml"
@@ -120,7 +121,7 @@ class PipelineFile(Record):
     machine_learning: bool
     input: Literal["image", "volume", "waveform"]
     procedure: Code
-    accepts: Condition
+    accepts: ConditionMap
     limits: Limits = Limits()
     longest_side: Annotated[int, Field(ge=64)] | None = None
     polarity_check: bool = False

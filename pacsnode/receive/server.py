@@ -65,8 +65,11 @@ class Server:
         store: ObjectStore,
         on_stored: Callable[[StoreRequest, Stored], None] = lambda request, stored: None,
         notices: Notices | None = None,
+        on_released: Callable[[str], None] = lambda peer: None,
     ) -> None:
+        """`on_released` is called when a peer has ended the last of its associations; it must not raise."""
         self._options = options
+        self._on_released = on_released
         self._counters = Counters()
         self._service = Service(admission, store, on_stored, self._counters, options.limits, notices)
         self._lock = threading.Lock()
@@ -227,9 +230,12 @@ class Server:
         with self._lock:
             del self._threads[association]
             self._unassociated.pop(association, None)
-            was_associated = self._associated.pop(association, None) is not None
-        if was_associated:
+            peer = self._associated.pop(association, None)
+            is_last = peer is not None and peer not in self._associated.values()
+        if peer is not None:
             self._counters.ended()
+            if is_last:
+                self._on_released(peer)
 
 
 def _plain(address: str) -> str:

@@ -1,49 +1,38 @@
 """The site's answer to each caller: by called AE title, calling AE title, address and certificate (PS3.8 9.3.4).
 
-In: the peers of the rules file and the settings. Out: the peer with what it may do, or why there is no association; the
+In: the peers that are live now and the settings. Out: the peer with what it may do, or why there is no association; the
 list of the refused. A caller who fails at TLS or certificate of its entry is rejected, never put into quarantine.
 """
 
 from __future__ import annotations
 
-from pacsnode import peers
+from collections.abc import Callable
+
 from pacsnode.archive.refusals import Refusal, Refusals
-from pacsnode.errors import ConfigError
 from pacsnode.peers import QUARANTINE, Directory, Peer
 from pacsnode.receive.admission import STORE, Admitted, Caller, Refused
 from pacsnode.settings import Settings
-from pacsnode.telemetry import Log
-
-log = Log(__name__)
 
 
 class SiteAdmission:
-    """Who may associate. `reload` swaps the peers whole; a bad file changes nothing."""
+    """Who may associate: asked anew for each association."""
 
-    def __init__(self, settings: Settings, refusals: Refusals) -> None:
+    def __init__(self, settings: Settings, refusals: Refusals, peers: Callable[[], Directory]) -> None:
         self._settings = settings
         self._refusals = refusals
-        self._peers = peers.load(settings.rules)
-
-    def reload(self) -> None:
-        """Read the peers again."""
-        try:
-            self._peers = peers.load(self._settings.rules)
-            log.info("peers reloaded")
-        except ConfigError as error:
-            log.error("rules file not taken over; the last good one stays", problem=str(error))
+        self._peers = peers
 
     @property
     def peers(self) -> Directory:
-        """The peers as the file has them now."""
-        return self._peers
+        """The peers that are live now."""
+        return self._peers()
 
     def admit(self, caller: Caller) -> Admitted:
         """Which peer calls. Raises Refused."""
         settings = self._settings
         if caller.called_ae_title.strip() != settings.ae_title:
             raise Refused.called_ae_title(f"called {caller.called_ae_title.strip()!r}, but this is {settings.ae_title}")
-        matching = self._peers.matching(caller.calling_ae_title, caller.address)
+        matching = self.peers.matching(caller.calling_ae_title, caller.address)
         lacking = {peer.name: _lack(peer, caller) for peer in matching}
         peer = next((peer for peer in matching if not lacking[peer.name]), None)
         if peer is not None:

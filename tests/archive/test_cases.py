@@ -12,11 +12,24 @@ from pathlib import Path
 import pytest
 
 from pacsnode import schema
-from pacsnode.archive.cases import Cases, Pending, ResultRecord
-from pacsnode.handover import Candidate, Case, Clause, Decision, RuleVerdict
+from pacsnode.archive.case_rows import Arrived, Pending, ResultRecord
+from pacsnode.archive.cases import Cases
+from pacsnode.handover import Candidate, Case, Clause, Completion, Decision, Late, RuleVerdict
 from pacsnode.settings import Settings, load
 
-CANDIDATE = Candidate("1.2.3", "chest-xray", ("chest",), ("1.2.3.1",), ("sr", "seg"), ("sender", "pacs"), 10, 20.0)
+COMPLETION = Completion(20.0, 5.0, at_most_s=600.0, then="run", missing=("no image with ViewPosition LL",))
+CANDIDATE = Candidate(
+    "1.2.3",
+    "chest-xray",
+    ("chest",),
+    ("1.2.3.1",),
+    ("sr", "seg"),
+    ("sender", "pacs"),
+    10,
+    COMPLETION,
+    Late("amend", 60.0),
+)
+CAME = Arrived(77, "boot-1", 1_700_000_000_000_000, ("xray-1",))
 VERDICT = RuleVerdict("chest", True, "Modality is CR", (Clause("Modality", "CR or DX", "CR", True),))
 
 
@@ -43,7 +56,7 @@ def case(key: str, started: int = 1000) -> Case:
 
 
 def open_case(cases: Cases, key: str, started: int = 1000, candidate: Candidate = CANDIDATE) -> None:
-    cases.open(Pending(0, candidate, "rules-1", 5, "boot"), case(key, started), "quiet for 20 s")
+    cases.open(Pending(0, candidate, "rules-1", CAME, False), case(key, started), "quiet for 20 s")
 
 
 def result(key: str) -> ResultRecord:
@@ -63,11 +76,11 @@ def audited(settings: Settings) -> list[str]:
 
 
 def test_a_decision_replaces_the_one_before_and_moves_the_watermark(cases: Cases) -> None:
-    cases.record_decision(decision(4, CANDIDATE), [(CANDIDATE, 77, "boot-1")])
-    cases.record_decision(decision(9, CANDIDATE), [(replace(CANDIDATE, priority=1), 88, "boot-1")])
+    cases.record_decision(decision(4, CANDIDATE), [(CANDIDATE, CAME)])
+    cases.record_decision(decision(9, CANDIDATE), [(replace(CANDIDATE, priority=1), replace(CAME, last_boot_us=88))])
     (pending,) = cases.pending("1.2.3")
     assert pending.candidate == replace(CANDIDATE, priority=1)
-    assert (pending.last_received_boot_us, pending.boot_id, pending.rules_hash) == (88, "boot-1", "rules-1")
+    assert (pending.arrived, pending.rules_hash) == (replace(CAME, last_boot_us=88), "rules-1")
     assert cases.watermark() == 9
     assert cases.verdicts("1.2.3") == ("rules-1", (VERDICT,))
     assert cases.verdicts("1.2.4") is None
@@ -80,7 +93,7 @@ def test_a_decision_on_an_older_revision_never_moves_the_watermark_back(cases: C
 
 
 def test_a_candidate_that_is_whole_becomes_a_case_and_waits_no_longer(settings: Settings, cases: Cases) -> None:
-    cases.record_decision(decision(1, CANDIDATE), [(CANDIDATE, 77, "boot-1")])
+    cases.record_decision(decision(1, CANDIDATE), [(CANDIDATE, CAME)])
     cases.open(cases.pending()[0], case("k1"), "quiet for 20 s")
     assert cases.pending() == []
     record = cases.get("k1")

@@ -64,14 +64,14 @@ def test_from_a_refused_caller_to_its_images_in_a_study(tmp_path: Path) -> None:
 
         done = command(site, "allow", "new-ct", *NEW, "--write")
         assert done.returncode == 0, done.stderr
-        assert "SIGHUP" in done.stdout
+        assert "takes it over by itself" in done.stdout
         assert "1 of its objects taken out of quarantine" in done.stdout
         before, after = FILE.split("\n# rules")
         assert site.settings.rules.read_text() == f"{before}\n{lines}\n# rules{after}"
         assert quarantine.count(site.settings.index_db) == 0
         assert "nobody was refused" in command(site, "refused").stdout
 
-        site.admission.reload()
+        site.live.reload()
         assert store(site, "1.2.2", homes.data_set("1.2.2")) == 0
     found = homes.rows(site.settings, "SELECT sop_instance_uid, peer FROM instances ORDER BY 1")
     assert found == [("1.2.1", "new-ct"), ("1.2.2", "new-ct")]

@@ -13,8 +13,10 @@ from pydicom.filewriter import dcmwrite
 
 from pacsnode import schema
 from pacsnode.archive.refusals import RefusalLine, Refusals, listing
+from pacsnode.archive.rule_versions import RuleVersions
 from pacsnode.archive.store import Archive
 from pacsnode.dimse import tls
+from pacsnode.live import LivePeers
 from pacsnode.receive.protocol import TimeLimits
 from pacsnode.receive.server import ListenOptions, Server, TlsPort
 from pacsnode.receive.site import SiteAdmission
@@ -49,7 +51,9 @@ class Site:
         settings = self.settings
         self.refusals = Refusals(settings.index_db)
         self.archive = Archive(settings.files, settings.index_db, "scp", minimum_free_mb=1, on_rows=lambda: None)
-        self.admission = SiteAdmission(settings, self.refusals)
+        self.versions = RuleVersions(settings.node_db)
+        self.live = LivePeers(settings, self.versions)
+        self.admission = SiteAdmission(settings, self.refusals, lambda: self.live.directory)
         port = None
         if settings.tls_certificate is not None:
             self.incoming = tls.Incoming(tls.credentials(settings), settings.tls_client_certificate)
@@ -62,6 +66,7 @@ class Site:
         self.server.stop(grace_s=5)
         self.archive.close()
         self.refusals.close()
+        self.versions.close()
 
     def client(self, contexts: Sequence[tuple[str, Sequence[str]]] = ((CT, (EXPLICIT,)),), **titles: str) -> RawClient:
         """An association with the node."""

@@ -5,14 +5,16 @@ from __future__ import annotations
 import random
 from collections.abc import Iterable
 from dataclasses import replace
+from datetime import UTC
 from pathlib import Path
 
 import pytest
 
-from pacsnode.conditions import parse
 from pacsnode.handover import Instance, Study
+from pacsnode.operators import parse
 from pacsnode.route.decide import decide
-from pacsnode.route.rules import Rules, ServiceSummary, load_rules
+from pacsnode.route.rule import ServiceSummary
+from pacsnode.route.rules import Rules, load_rules
 
 SHIPPED = Path(__file__).resolve().parents[2] / "routing_rules.yaml"
 SERVICES = {
@@ -61,7 +63,7 @@ OFF = rule("off", "{Modality: DX}", "1s", "chest-xray", "[sr]", "[web]", ", enab
 def rules_of(folder: Path, *rules: str) -> Rules:
     path = folder / "rules.yaml"
     path.write_text(HEAD + "".join(rules), encoding="utf-8")
-    return load_rules(path, SERVICES)
+    return load_rules(path, SERVICES, UTC)
 
 
 def instance(uid: str, *, peer: str = "xray-1", **attributes: str) -> Instance:
@@ -96,7 +98,7 @@ def test_a_candidate_has_the_instances_that_rule_and_service_take_in_the_order_o
     (candidate,) = decision.candidates
     assert candidate.instances == ("1.2.3.10", "1.2.3.9")
     assert (candidate.service, candidate.rules, candidate.results) == ("chest-xray", ("chest",), ("sr", "sc"))
-    assert (candidate.priority, candidate.quiet_s, candidate.send_to) == (10, 20.0, ("pacs",))
+    assert (candidate.priority, candidate.completion.quiet_s, candidate.send_to) == (10, 20.0, ("pacs",))
     assert (decision.study_instance_uid, decision.revision, decision.rules_hash) == ("1.2.3", 7, rules.hash)
     (verdict,) = decision.verdicts
     assert verdict.matched
@@ -109,7 +111,7 @@ def test_rules_that_ask_a_service_for_the_same_images_share_one_candidate(tmp_pa
     assert candidate.rules == ("chest", "all dx", "frontal")
     assert candidate.results == ("sr", "seg", "sc")
     assert candidate.send_to == ("pacs", "sender", "web")
-    assert (candidate.priority, candidate.quiet_s) == (1, 120.0)
+    assert (candidate.priority, candidate.completion.quiet_s) == (1, 120.0)
 
 
 def test_rules_that_ask_for_different_images_make_different_candidates(tmp_path: Path) -> None:
@@ -203,5 +205,5 @@ def test_the_order_in_which_images_came_changes_nothing(tmp_path: Path) -> None:
     ],
 )
 def test_the_shipped_rules_route_what_sites_send(attributes: dict[str, str], service: str | None) -> None:
-    decision = decide(study([instance("1.2.1", **attributes)]), load_rules(SHIPPED, SERVICES))
+    decision = decide(study([instance("1.2.1", **attributes)]), load_rules(SHIPPED, SERVICES, UTC))
     assert [candidate.service for candidate in decision.candidates] == ([service] if service else [])

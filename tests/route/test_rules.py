@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import re
+from datetime import UTC
 from pathlib import Path
 
 import pytest
 
-from pacsnode.conditions import parse
 from pacsnode.errors import ConfigError
-from pacsnode.route.rules import Rules, ServiceSummary, check_examples, load_rules
+from pacsnode.operators import parse
+from pacsnode.route.examples import check_examples
+from pacsnode.route.rule import ServiceSummary
+from pacsnode.route.rules import Rules, load_rules
 
 SHIPPED = Path(__file__).resolve().parents[2] / "routing_rules.yaml"
 SERVICES = {
@@ -50,7 +53,7 @@ examples:
 def load(folder: Path, content: str = GOOD) -> Rules:
     path = folder / "routing_rules.yaml"
     path.write_text(content, encoding="utf-8")
-    return load_rules(path, SERVICES)
+    return load_rules(path, SERVICES, UTC)
 
 
 def test_a_good_file_is_read_with_its_hash(tmp_path: Path) -> None:
@@ -80,7 +83,7 @@ def test_a_good_file_is_read_with_its_hash(tmp_path: Path) -> None:
         (
             "Modality: {in",
             "Modalty: {in",
-            "10:7 rules.0.when.Modalty: there is no attribute Modalty to route on; did you",
+            "10:7 rules.0.when.Modalty: Modalty is neither a DICOM keyword nor a tag such as 0018,1030; did you mean",
         ),
         (
             "{in: [CR, DX]}",
@@ -103,16 +106,10 @@ def test_a_good_file_is_read_with_its_hash(tmp_path: Path) -> None:
         (
             "quiet: 20s",
             "quiet: 20",
-            "11:23 rules.0.complete.quiet: expected a time such as 20s, 2m or 1h, found the number",
+            "11:23 rules.0.complete.quiet: expected a time such as 20s, 2m, 1h or 7d, found the number",
         ),
-        ("quiet: 20s", "quiet: 2d", "found the text '2d'"),
+        ("quiet: 20s", "quiet: 2d", "2d is longer than a day"),
         ("quiet: 20s", "quiet: 25h", "longer than a day"),
-        (
-            "run: chest-xray",
-            "run: chest-xry",
-            "12:5 rules.0.run.0: there is no service chest-xry installed; did you mean",
-        ),
-        ("run: [bone-age]", "run: [bone-age, leg]", "19:21 rules.1.run.1: there is no service leg installed"),
         ("run: chest-xray", "run: []", "12:10 rules.0.run: expected at least 1 of them, found an empty list"),
         ("results: [sr, sc]", "results: [sr, pdf]", "13:19 rules.0.results.1: the text 'pdf' is not known"),
         ("results: [sr, sc]", "results: []", "13:14 rules.0.results: expected at least 1"),
@@ -169,7 +166,7 @@ def test_a_good_file_is_read_with_its_hash(tmp_path: Path) -> None:
         (
             "study: {Modality",
             "study: {Modalty",
-            "25:14 examples.0.study.Modalty: there is no attribute Modalty; did you",
+            "25:14 examples.0.study.Modalty: Modalty is neither a DICOM keyword nor a tag such as 0018,1030; did you",
         ),
         (
             "study: {Modality: DX",
@@ -236,12 +233,34 @@ def test_examples_that_the_rules_answer_otherwise_are_told_with_the_reason(tmp_p
     more = "  - {study: {Modality: MG}, expect: [chest]}\n  - {study: {BodyPartExamined: [HAND, WRIST]}, expect: []}\n"
     rules = load(tmp_path, GOOD + more)
     first, second = check_examples(rules)
-    assert first.endswith("yaml:26:5 example: rule 'chest' is expected to act, but Modality is MG, expected CR or DX")
-    assert second.endswith("yaml:27:5 example: rule 'bone age' acts, but is not expected to")
+    assert first.endswith(
+        "yaml:26:5 example: rule 'chest' is expected to take it, but Modality is MG, expected CR or DX"
+    )
+    assert second.endswith("yaml:27:5 example: rule 'bone age' takes it, but is not expected to")
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "told"),
+    [
+        (
+            "run: chest-xray",
+            "run: chest-xry",
+            "12:5 rules.0.run.0: warning: there is no service chest-xry installed; did",
+        ),
+        ("run: [bone-age]", "run: [bone-age, leg]", "19:21 rules.1.run.1: warning: there is no service leg installed"),
+    ],
+)
+def test_a_service_that_is_not_installed_is_told_and_the_rest_of_the_file_acts(
+    tmp_path: Path, old: str, new: str, told: str
+) -> None:
+    assert old in GOOD
+    (warning,) = load(tmp_path, GOOD.replace(old, new)).warnings
+    assert told in warning
+    assert warning.endswith("[unknown-service]")
 
 
 def test_the_shipped_file_is_right_and_its_examples_hold() -> None:
-    rules = load_rules(SHIPPED, SERVICES)
+    rules = load_rules(SHIPPED, SERVICES, UTC)
     assert check_examples(rules) == []
     assert {rule.name for rule in rules.rules if any(rule.name in example.expect for _, example in rules.examples)} == {
         rule.name for rule in rules.rules

@@ -1,0 +1,110 @@
+"""Rows of the case tables of `node.db` as records, and back: lists and maps are JSON there. Reads no database."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from dataclasses import dataclass
+from typing import Any
+
+from pacsnode.handover import Candidate, Case, Clause, Completion, Late, ResultKind, ResultObject, RuleVerdict
+
+
+@dataclass(frozen=True)
+class Arrived:
+    """When the newest instance of a candidate came, on the boot clock and on the wall's, and from which peers all."""
+
+    last_boot_us: int
+    boot_id: str
+    last_utc_us: int
+    peers: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Pending:
+    """A candidate that waits to be whole. `is_overdue`: an alarm was given that it stays incomplete."""
+
+    id: int
+    candidate: Candidate
+    rules_hash: str
+    arrived: Arrived
+    is_overdue: bool
+
+
+@dataclass(frozen=True)
+class CaseRecord:
+    """A case with its state."""
+
+    case: Case
+    send_to: tuple[str, ...]
+    priority: int
+    state: str
+    reason: str
+    whole_because: str
+    attempt: int
+    timings: dict[str, float]
+    finished_utc_us: int | None
+
+
+@dataclass(frozen=True)
+class ResultRecord:
+    """One archived result; `path` is below `files/`."""
+
+    sop_instance_uid: str
+    case_key: str
+    kind: ResultKind
+    sop_class_uid: str
+    series_instance_uid: str
+    path: str
+
+
+def result_record(case: Case, made: ResultObject, path: str) -> ResultRecord:
+    """The record of an encoded object that lies at `path` below `files/`."""
+    return ResultRecord(made.sop_instance_uid, case.key, made.kind, made.sop_class_uid, made.series_instance_uid, path)
+
+
+def to_json(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False)
+
+
+def candidate_of(text: str) -> Candidate:
+    plain = json.loads(text)
+    lists = {k: tuple(plain[k]) for k in ("rules", "instances", "results", "send_to")}
+    completion = plain["completion"] | {"missing": tuple(plain["completion"].get("missing", ()))}
+    late = Late(**plain.get("late", {}))
+    return Candidate(**(plain | lists | {"completion": Completion(**completion), "late": late}))
+
+
+def pending_of(row: sqlite3.Row) -> Pending:
+    peers = tuple(json.loads(row["peers"]))
+    came = Arrived(row["last_received_boot_us"], row["boot_id"], row["last_received_utc_us"], peers)
+    return Pending(row["id"], candidate_of(row["candidate"]), row["rules_hash"], came, bool(row["overdue"]))
+
+
+def verdict_of(plain: dict[str, Any]) -> RuleVerdict:
+    return RuleVerdict(**(plain | {"clauses": tuple(Clause(**c) for c in plain["clauses"])}))
+
+
+def record_of(row: sqlite3.Row) -> CaseRecord:
+    case = Case(
+        row["key"],
+        row["study_instance_uid"],
+        row["service"],
+        tuple(json.loads(row["rules"])),
+        row["rules_hash"],
+        tuple(json.loads(row["instances"])),
+        tuple(json.loads(row["results"])),
+        row["started_utc_us"],
+        row["supersedes"],
+    )
+    return CaseRecord(
+        case,
+        tuple(json.loads(row["send_to"])),
+        row["priority"],
+        row["state"],
+        row["reason"],
+        row["whole_because"],
+        row["attempt"],
+        json.loads(row["timings"]),
+        row["finished_utc_us"],
+    )

@@ -1,0 +1,210 @@
+"""From a study that changed to cases: decided by the rules, kept waiting until whole, opened.
+
+Called by the watcher of `work` alone, in one thread. Everything that it does may be done again: decisions replace each
+other, candidates are derived from the index, and a case that exists is not opened twice.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from pacsnode.archive.attributes import read_attributes
+from pacsnode.archive.case_rows import Arrived, Pending
+from pacsnode.archive.cases import Cases
+from pacsnode.archive.digests import Digests
+from pacsnode.archive.index import Index
+from pacsnode.complete.evidence import Announcements, verdict
+from pacsnode.complete.late import admit
+from pacsnode.complete.policy import Now, Seen, policy
+from pacsnode.database import boot_id, boot_us, utc_us
+from pacsnode.dicom.names import Name
+from pacsnode.errors import Rejected
+from pacsnode.handover import Candidate, Case, Decision, Instance, Study
+from pacsnode.infer.catalogue import Service
+from pacsnode.owing import Owing, Site
+from pacsnode.route.decide import decide
+from pacsnode.settings import Settings
+from pacsnode.telemetry import Log
+
+log = Log(__name__)
+
+MILLISECOND_US = 1000
+
+Released = Callable[[Collection[str]], int | None]
+"""When the last association of these peers ended, on the boot clock; None where that is not known of each of them."""
+
+
+class Considering:
+    """Moves studies to cases. `site` is asked once for each study: a decision is made under one version of rules."""
+
+    def __init__(
+        self, settings: Settings, cases: Cases, owing: Owing, site: Callable[[], Site], released: Released
+    ) -> None:
+        self._settings = settings
+        self._cases = cases
+        self._owing = owing
+        self._site = site
+        self._released = released
+        self._index = Index(settings.index_db)
+        self._digests = Digests(settings.files, settings.index_db)
+        self._announcements = Announcements(settings.index_db)
+        self._boot_id = boot_id()
+        self._seen: dict[int, int] = {}
+
+    def close(self) -> None:
+        """Give the connections back."""
+        self._announcements.close()
+        self._digests.close()
+        self._index.close()
+
+    def consider_changes(self) -> bool:
+        """Decide the studies that changed since the watermark; False when there were none."""
+        changed = self._index.changed_since(self._cases.watermark())
+        for uid, _ in changed:
+            self._consider(self._digests.whole_study(self._index, uid))
+        return bool(changed)
+
+    def _consider(self, study: Study) -> None:
+        site = self._site()
+        decision = decide(with_files(study, self._settings.files, site.rules.beyond_index), site.rules)
+        pending: list[tuple[Candidate, Arrived]] = []
+        with self._cases.transaction() as connection:
+            for candidate in decision.candidates:
+                decision = self._take(study, candidate, site.services[candidate.service], decision, pending)
+            self._owing.forward(connection, study, decision.forwards)
+            self._cases.record_decision(decision, pending)
+        services = ",".join(c.service for c in decision.candidates)
+        log.info("decided", study=study.study_instance_uid, instances=len(study.instances), services=services)
+        if study.conflict:
+            log.warning("study in conflict, not routed", study=study.study_instance_uid, reason=study.conflict)
+        elif site.rules.unmatched == "alarm" and not decision.is_matched:
+            log.error("no rule takes the study", study=study.study_instance_uid)
+
+    def _take(
+        self,
+        study: Study,
+        candidate: Candidate,
+        service: Service,
+        decision: Decision,
+        pending: list[tuple[Candidate, Arrived]],
+    ) -> Decision:
+        """Let one candidate wait, or join the case that it is already; a decision that says what became of it."""
+        earlier = [
+            record.case
+            for record in self._cases.of_study(study.study_instance_uid)
+            if record.case.service == candidate.service
+        ]
+        key = case_key(study, candidate, service)
+        held = self._cases.get(key)
+        if held is not None:
+            if self._cases.unite(key, candidate) and held.state == "done":
+                self._owing.owe_again(key)
+            return decision
+        admittance = admit(candidate, earlier, utc_us())
+        if admittance.candidate is not None:
+            pending.append((admittance.candidate, arrived(study, admittance.candidate)))
+            return decision
+        verdicts = tuple(
+            replace(v, reason=f"{v.reason}; {admittance.reason}") if v.rule in candidate.rules else v
+            for v in decision.verdicts
+        )
+        return replace(decision, verdicts=verdicts)
+
+    def open_whole_cases(self) -> int | None:
+        """Turn candidates that are whole into cases; gives the boot time of the next look, if one waits."""
+        next_look: int | None = None
+        now_us = boot_us()
+        waiting = self._cases.pending()
+        self._seen = {p.id: self._seen.get(p.id, now_us) for p in waiting}
+        for pending in waiting:
+            now = Now(now_us, self._boot_id, self._seen[pending.id])
+            whole = policy(pending.candidate.completion, self._evidence(pending), now)
+            if whole.whole:
+                self._open(pending, whole.because)
+                continue
+            next_look = min(next_look or whole.check_again_boot_us, whole.check_again_boot_us)
+            if whole.overdue and not pending.is_overdue:
+                self._cases.mark_overdue(pending, whole.because)
+                study = pending.candidate.study_instance_uid
+                log.error("case stays incomplete", study=study, service=pending.candidate.service, why=whole.because)
+        return next_look
+
+    def _evidence(self, pending: Pending) -> Seen:
+        candidate, came = pending.candidate, pending.arrived
+        announcements = self._announcements.of_study(candidate.study_instance_uid)
+        said = verdict((), (), ())
+        if announcements:
+            study = self._index.study(candidate.study_instance_uid)
+            held = {i.sop_instance_uid for i in study.instances} if study else set()
+            said = verdict(announcements, candidate.instances, held)
+        released_us = None
+        if candidate.completion.after_release_s is not None:
+            released_us = self._released(came.peers)
+            if self._announcements.asked_to_commit_utc_us(came.peers, candidate.instances, came.last_utc_us):
+                released_us = max(released_us or 0, came.last_boot_us)
+        return Seen(came.last_boot_us, came.boot_id, 0, released_us, said.announced, said.awaited)
+
+    def _open(self, pending: Pending, because: str) -> None:
+        candidate = pending.candidate
+        study = self._index.study(candidate.study_instance_uid)
+        assert study is not None
+        service = self._site().services.get(candidate.service)
+        if service is None:
+            because += f"; service {candidate.service} was removed meanwhile"
+        # A case's start is part of its results' bytes; whole milliseconds survive every representation.
+        started = utc_us() // MILLISECOND_US * MILLISECOND_US
+        case = Case(
+            case_key(study, candidate, service) if service else f"removed:{candidate.service}:{pending.id}",
+            study.study_instance_uid,
+            candidate.service,
+            candidate.rules,
+            pending.rules_hash,
+            candidate.instances,
+            candidate.results,
+            started,
+            self._superseded(candidate),
+        )
+        self._cases.open(pending, case, because)
+
+    def _superseded(self, candidate: Candidate) -> str:
+        """The newest case of the same service whose instances are all, and not all, of this one's."""
+        for record in reversed(self._cases.of_study(candidate.study_instance_uid)):
+            if record.case.service == candidate.service and set(record.case.instances) < set(candidate.instances):
+                return record.case.key
+        return ""
+
+
+def with_files(study: Study, files: Path, names: Sequence[Name]) -> Study:
+    """The study with those attributes of its images that the index does not hold, read from their files."""
+    if not names:
+        return study
+    return replace(study, instances=tuple(_with_file(instance, files, names) for instance in study.instances))
+
+
+def _with_file(instance: Instance, files: Path, names: Sequence[Name]) -> Instance:
+    try:
+        more = read_attributes(files / instance.path, names)
+    except (Rejected, OSError) as error:  # an attribute that cannot be read is absent; the image itself is indexed
+        log.warning("attributes not read", path=instance.path, reason=error)
+        return instance
+    return replace(instance, attributes={**instance.attributes, **more})
+
+
+def case_key(study: Study, candidate: Candidate, service: Service) -> str:
+    """The key of a case: study, service, bundle, contract, and what goes in. Equal keys are one run."""
+    digests = {i.sop_instance_uid: i.dataset_sha256 for i in study.instances}
+    inputs = [f"{uid}={digests[uid]}" for uid in sorted(candidate.instances)]
+    parts = [study.study_instance_uid, service.name, service.bundle_hash, service.pipeline_hash, *inputs]
+    return hashlib.sha256("\x1f".join(parts).encode()).hexdigest()[:40]
+
+
+def arrived(study: Study, candidate: Candidate) -> Arrived:
+    """When the newest instance of the case came, on both clocks, and from whom its instances came."""
+    uids = set(candidate.instances)
+    mine = [i for i in study.instances if i.sop_instance_uid in uids]
+    newest = max(mine, key=lambda i: (i.received_utc_us, i.received_boot_us))
+    peers = tuple(sorted({i.peer for i in mine}))
+    return Arrived(newest.received_boot_us, newest.boot_id, newest.received_utc_us, peers)

@@ -1,0 +1,196 @@
+"""What is wrong with a rules file whose every part is right by itself: names that lead nowhere, results that nobody
+may get, rules that cannot act.
+
+In: the records of the file, its rules, the installed services. Out: problems with their places. An error keeps the file
+from going live; a warning is told and the rest of the file acts. docs/rules.md explains each code.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+
+from pacsnode import peers
+from pacsnode.conditions import Condition, OneOf, Test
+from pacsnode.operands import PEER, key_of
+from pacsnode.operators import unknown_name
+from pacsnode.peers import SENDER, Directory, Peer
+from pacsnode.route.contradictions import contradiction, implies
+from pacsnode.route.language import RulesFile
+from pacsnode.route.rule import Rule, ServiceSummary
+from pacsnode.yamlfile import Document, Loc, Problem, nearest
+
+CERTIFIED = "certified"
+
+
+def problems(
+    content: RulesFile, document: Document, rules: Sequence[Rule], services: Mapping[str, ServiceSummary]
+) -> list[Problem]:
+    """Everything that is wrong between the parts of the file."""
+    directory = Directory(content.peers)
+    found = peers.mistakes(content.peers)
+    names: dict[str, int] = {}
+    for index, rule in enumerate(rules):
+        loc: Loc = ("rules", index)
+        first = names.setdefault(rule.name, index)
+        if first != index:
+            line, _ = document.line_column(("rules", first, "name"))
+            text = f"a rule called {rule.name!r} is already on line {line}"
+            found.append(Problem((*loc, "name"), text, "duplicate-rule"))
+        found += _of_deeds(loc, rule, content)
+        found += _of_conditions(loc, rule, directory)
+        found += _of_services(loc, rule, services)
+        found += _of_destinations(loc, rule, directory, services)
+        found += _of_forwarding(loc, rule, directory)
+        found += _of_order(loc, rule, rules[:index])
+    return [*found, *_of_examples(content, document)]
+
+
+def _of_deeds(loc: Loc, rule: Rule, content: RulesFile) -> Iterator[Problem]:
+    """A rule has to do something, and to say all that its doing needs."""
+    entry, defaults = content.rules[loc[1]], content.defaults  # type: ignore[index]
+    if not (rule.run or rule.forward or rule.stop):
+        text = "the rule does nothing: give it `run` (a service), `forward` (peers) or `stop: true`"
+        yield Problem(loc, text, "does-nothing")
+    for key in ("complete", "results", "send_to"):
+        given = getattr(entry, key)
+        if rule.run and given is None and getattr(defaults, key) is None:
+            yield Problem((*loc, key), "this key is missing, here and in `defaults`", "missing", at="key")
+        if not rule.run and given is not None:
+            yield Problem((*loc, key), "this says what a service does, and the rule has no `run`", "no-run", at="key")
+
+
+def _of_conditions(loc: Loc, rule: Rule, directory: Directory) -> Iterator[Problem]:
+    known = {key_of(PEER, name) for name in directory.peers}
+    for condition in rule.conditions():
+        for test in condition.tests():
+            if test.attribute == PEER and isinstance(test.matcher, OneOf):
+                for key in sorted(map(str, test.matcher.keys - known)):
+                    text = f"there is no peer {key}{nearest(key, directory.peers)}"
+                    yield Problem((*loc, "when", PEER), text, "unknown-peer")
+    if reason := contradiction(rule.when):
+        yield Problem((*loc, "when"), f"no image can satisfy this: {reason}", "never-matches")
+
+
+def _of_services(loc: Loc, rule: Rule, services: Mapping[str, ServiceSummary]) -> Iterator[Problem]:
+    for index, name in enumerate(rule.run):
+        # `run: name` and `run: [name]` are the same; the place of the first is nearest to that of both
+        at = (*loc, "run", index)
+        service = services.get(name)
+        if service is None:
+            if rule.enabled:
+                text = f"there is no service {name} installed{nearest(name, services)}; the rule is skipped for it"
+                yield Problem(at, text, "unknown-service", is_warning=True)
+        elif not contradiction(rule.when) and (reason := contradiction(Condition("all", (rule.when, service.accepts)))):
+            text = f"{name} accepts no image that this rule takes: {reason}"
+            yield Problem(at, text, "service-never", is_warning=True)
+
+
+def _of_destinations(
+    loc: Loc, rule: Rule, directory: Directory, services: Mapping[str, ServiceSummary]
+) -> Iterator[Problem]:
+    if not rule.run:
+        return
+    uncertified = ""
+    for name in rule.run:
+        if name in services and services[name].status != CERTIFIED:
+            uncertified = f"{name} is not certified (status: {services[name].status})"
+    for index, word in enumerate(rule.send_to):
+        at = (*loc, "send_to", index)
+        if word == SENDER:
+            for sender in _senders(rule, directory):
+                yield from _of_sender(at, rule, sender, directory, uncertified)
+        elif (peer := directory.by_name(word)) is None:
+            near = nearest(word, (*directory.peers, SENDER))
+            yield Problem(at, f"there is no peer {word}{near}", "unknown-peer")
+        elif peer.obstacle:
+            yield Problem(at, f"nothing can be sent to {word}: {peer.obstacle}", "no-destination")
+        else:
+            yield from _of_destination(at, rule, peer, uncertified)
+
+
+def _senders(rule: Rule, directory: Directory) -> list[Peer]:
+    """Peers whose images can come to the rule: they may store, and no `peer:` line of the rule excludes them."""
+    tests = [test for test in _sure_tests(rule.when) if test.attribute == PEER]
+    return [
+        peer
+        for peer in directory.peers.values()
+        if "store" in peer.may and all(test.clause({PEER: (peer.name,)}).satisfied for test in tests)
+    ]
+
+
+def _sure_tests(condition: Condition) -> Iterator[Test]:
+    """Tests that must hold, in the map itself and in the maps of `all` inside it."""
+    if condition.mode == "any" and len(condition.parts) > 1:
+        return
+    for part in condition.parts:
+        if isinstance(part, Test):
+            yield part
+        elif isinstance(part, Condition):
+            yield from _sure_tests(part)
+
+
+def _of_sender(at: Loc, rule: Rule, sender: Peer, directory: Directory, uncertified: str) -> Iterator[Problem]:
+    target = directory.destination(SENDER, sender.name)
+    if target is None or (sender.reply_to and target.obstacle):
+        return  # a reply_to that leads nowhere is told where it stands
+    if target.obstacle:
+        text = f"the sender may be {sender.name}, and nothing can be sent to it: {sender.obstacle}"
+        remedy = f"Give it a port and one address, or a reply_to, {_without(sender)}"
+        yield Problem(at, f"{text}. {remedy}", "sender-unreachable")
+        return
+    yield from _of_destination(at, rule, target, uncertified, sender)
+
+
+def _of_destination(at: Loc, rule: Rule, peer: Peer, uncertified: str, sender: Peer | None = None) -> Iterator[Problem]:
+    """What this peer may not get; `sender` is whose results go there, where `send_to` says so."""
+    who = peer.name if sender in (None, peer) else f"{peer.name}, where results for {sender.name} go,"
+    remedy = f" Change that, {_without(sender)}" if sender else ""
+    refused = [kind for kind in rule.results if kind not in peer.accepts]
+    if refused:
+        accepted = ", ".join(peer.accepts) or "nothing"
+        text = f"{who} does not accept {', '.join(refused)}; its `accepts` has {accepted}.{remedy}"
+        yield Problem(at, text, "not-accepted")
+    if uncertified and not peer.investigational:
+        text = f"{who} is not marked `investigational: true`, but {uncertified}.{remedy}"
+        yield Problem(at, text, "not-investigational")
+
+
+def _without(sender: Peer) -> str:
+    return f"or leave {sender.name} out of the rule by the condition `peer: {{not: {sender.name}}}`"
+
+
+def _of_forwarding(loc: Loc, rule: Rule, directory: Directory) -> Iterator[Problem]:
+    for index, word in enumerate(rule.forward):
+        at = (*loc, "forward", index)
+        peer = directory.by_name(word)
+        if word == SENDER:
+            yield Problem(at, "images do not go back to their sender; name a peer", "forward-to-sender")
+        elif peer is None:
+            yield Problem(at, f"there is no peer {word}{nearest(word, directory.peers)}", "unknown-peer")
+        elif peer.obstacle:
+            yield Problem(at, f"nothing can be sent to {word}: {peer.obstacle}", "no-destination")
+
+
+def _of_order(loc: Loc, rule: Rule, before: Sequence[Rule]) -> Iterator[Problem]:
+    if not rule.enabled:
+        return
+    for earlier in before:
+        takes_all = earlier.enabled and earlier.stop and earlier.series is None
+        if takes_all and implies(rule.when, earlier.when):
+            text = f"{earlier.name!r} above has `stop: true` and takes every image that this rule could take"
+            yield Problem(loc, text, "unreachable", is_warning=True)
+            return
+
+
+def _of_examples(content: RulesFile, document: Document) -> Iterator[Problem]:
+    names = [rule.name for rule in content.rules]
+    for index, example in enumerate(content.examples):
+        for number, image in enumerate(example.study):
+            for keyword in image:
+                if mistake := unknown_name(keyword):
+                    at: Loc = ("examples", index, "study", number, keyword)
+                    yield Problem(document.known(at), mistake, "unknown-attribute", at="key")
+        for place, name in enumerate(example.expect):
+            if name not in names:
+                text = f"there is no rule called {name}{nearest(name, names)}"
+                yield Problem(("examples", index, "expect", place), text, "unknown-rule")

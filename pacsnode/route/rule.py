@@ -1,0 +1,79 @@
+"""One rule as the node uses it: an entry of the file with what `defaults:` adds.
+
+In: records of `language`. Out: frozen rules. Finds no mistakes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from pacsnode.conditions import Condition
+from pacsnode.handover import ResultKind
+from pacsnode.operators import parse
+from pacsnode.route.language import Complete, Defaults, LateImages, Priority, RuleEntry, Schedule, SeriesChoice
+
+
+@dataclass(frozen=True)
+class ServiceSummary:
+    """What rules need to know of an installed AI service."""
+
+    name: str
+    status: str
+    accepts: Condition
+
+
+@dataclass(frozen=True)
+class Rule:
+    """One rule with what `defaults:` adds to it. `schedule` is part of `when`."""
+
+    name: str
+    when: Condition
+    series: SeriesChoice | None
+    run: tuple[str, ...]
+    results: tuple[ResultKind, ...]
+    send_to: tuple[str, ...]
+    forward: tuple[str, ...]
+    complete: Complete
+    late: LateImages
+    priority: Priority
+    stop: bool
+    enabled: bool
+    note: str
+    owner: str
+
+    def conditions(self) -> Iterator[Condition]:
+        """Every condition in it."""
+        yield self.when
+        if self.series is not None and self.series.when is not None:
+            yield self.series.when
+        yield from self.complete.expect
+
+
+def rule_of(entry: RuleEntry, defaults: Defaults) -> Rule:
+    """An entry whose gaps the defaults fill; what neither says is a mistake that `mistakes` finds."""
+    when = entry.when if entry.schedule is None else Condition("all", (entry.when, _hours(entry.schedule)))
+    return Rule(
+        entry.name,
+        when,
+        entry.series,
+        entry.run or (),
+        entry.results or defaults.results or (),
+        entry.send_to or defaults.send_to or (),
+        entry.forward or (),
+        entry.complete or defaults.complete or Complete(quiet=0.0),
+        entry.late_images or defaults.late_images,
+        entry.priority or defaults.priority,
+        entry.stop,
+        entry.enabled,
+        entry.note,
+        defaults.owner if entry.owner is None else entry.owner,
+    )
+
+
+def _hours(schedule: Schedule) -> Condition:
+    """A schedule as conditions on the facts of an image's arrival."""
+    lines: dict[str, object] = {"weekday": {"in": list(schedule.days)}}
+    if schedule.time is not None:
+        lines["time"] = {"between": list(schedule.time)}
+    return parse(lines)

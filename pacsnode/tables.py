@@ -1,0 +1,301 @@
+"""The tables of `index.db` and `node.db`, as migrations that a crash cannot break (each may run again).
+
+Times are UTC microseconds, lists and maps are JSON.
+"""
+
+from __future__ import annotations
+
+from sqlite_utils import Database, Migrations
+
+index = Migrations("index")
+node = Migrations("node")
+
+
+@index()
+def index_0001(db: Database) -> None:
+    """Epochs of files, studies, instances, and what was kept aside."""
+    db.executescript("""
+    CREATE TABLE IF NOT EXISTS epochs (
+        epoch INTEGER PRIMARY KEY AUTOINCREMENT,
+        owner TEXT NOT NULL,                  -- scp | work
+        opened_utc_us INTEGER NOT NULL,
+        closed_utc_us INTEGER,
+        sealed INTEGER NOT NULL DEFAULT 0     -- 1: every file has its row on disk; recovery need not look
+    );
+    CREATE TABLE IF NOT EXISTS revision (only INTEGER PRIMARY KEY CHECK (only = 1), value INTEGER NOT NULL);
+    INSERT OR IGNORE INTO revision VALUES (1, 0);
+    CREATE TABLE IF NOT EXISTS studies (
+        study_instance_uid TEXT PRIMARY KEY,
+        issuer TEXT NOT NULL,
+        patient_id TEXT NOT NULL,
+        person_name TEXT NOT NULL,            -- three component groups, joined by =
+        birth_date TEXT NOT NULL,
+        sex TEXT NOT NULL,
+        conflict TEXT NOT NULL DEFAULT '',    -- why the instances cannot be of one patient; '' when they can
+        revision INTEGER NOT NULL,            -- of the whole index, at the last change of this study
+        first_received_utc_us INTEGER NOT NULL,
+        last_received_utc_us INTEGER NOT NULL
+    ) WITHOUT ROWID;
+    CREATE INDEX IF NOT EXISTS studies_revision ON studies(revision);
+    CREATE TABLE IF NOT EXISTS instances (
+        sop_instance_uid TEXT PRIMARY KEY,
+        sop_class_uid TEXT NOT NULL,
+        series_instance_uid TEXT NOT NULL,
+        study_instance_uid TEXT NOT NULL,
+        transfer_syntax_uid TEXT NOT NULL,
+        path TEXT NOT NULL UNIQUE,            -- below files/
+        dataset_sha256 TEXT NOT NULL,
+        dataset_bytes INTEGER NOT NULL,
+        origin TEXT NOT NULL,                 -- received | result
+        peer TEXT NOT NULL,
+        calling_ae_title TEXT NOT NULL,
+        address TEXT NOT NULL,
+        received_utc_us INTEGER NOT NULL,
+        received_boot_us INTEGER NOT NULL,
+        boot_id TEXT NOT NULL,
+        attributes TEXT NOT NULL,
+        damaged TEXT NOT NULL                 -- keywords whose text had to be repaired
+    ) WITHOUT ROWID;
+    CREATE INDEX IF NOT EXISTS instances_study ON instances(study_instance_uid);
+    CREATE TABLE IF NOT EXISTS aside (
+        path TEXT PRIMARY KEY,
+        sop_instance_uid TEXT NOT NULL,
+        study_instance_uid TEXT NOT NULL,
+        dataset_sha256 TEXT NOT NULL,
+        reason TEXT NOT NULL,
+        peer TEXT NOT NULL,
+        calling_ae_title TEXT NOT NULL,
+        address TEXT NOT NULL,
+        received_utc_us INTEGER NOT NULL
+    ) WITHOUT ROWID;
+    CREATE INDEX IF NOT EXISTS aside_study ON aside(study_instance_uid);
+    CREATE INDEX IF NOT EXISTS aside_object ON aside(sop_instance_uid, dataset_sha256);
+    """)
+
+
+@index()
+def index_0002(db: Database) -> None:
+    """Storage commitment requests until their result is told, and what modalities told of their procedure steps."""
+    db.executescript("""
+    CREATE TABLE IF NOT EXISTS commitments (
+        id INTEGER PRIMARY KEY,
+        transaction_uid TEXT NOT NULL,
+        peer TEXT NOT NULL,
+        calling_ae_title TEXT NOT NULL,
+        called_ae_title TEXT NOT NULL,
+        address TEXT NOT NULL,
+        received_utc_us INTEGER NOT NULL,
+        instances TEXT NOT NULL,              -- [[SOP class UID, SOP instance UID], …]
+        state TEXT NOT NULL,                  -- asked | checked | reported | parked
+        failures TEXT NOT NULL DEFAULT '[]',  -- FailureReason of each instance, in their order; 0: it is safe
+        attempts INTEGER NOT NULL DEFAULT 0,
+        next_attempt_utc_us INTEGER NOT NULL,
+        ended_utc_us INTEGER,
+        reason TEXT NOT NULL DEFAULT ''       -- why the last attempt to report failed
+    );
+    CREATE INDEX IF NOT EXISTS commitments_open ON commitments(peer, next_attempt_utc_us)
+        WHERE state IN ('asked', 'checked');
+    CREATE INDEX IF NOT EXISTS commitments_transaction ON commitments(transaction_uid);
+    CREATE INDEX IF NOT EXISTS commitments_ended ON commitments(ended_utc_us);
+    CREATE TABLE IF NOT EXISTS evidence (
+        id INTEGER PRIMARY KEY,
+        kind TEXT NOT NULL,                   -- mpps | ian
+        operation TEXT NOT NULL,              -- create | set
+        sop_instance_uid TEXT NOT NULL,       -- of the procedure step or of the notice
+        state TEXT NOT NULL,                  -- of the procedure step, or availabilities joined by a backslash
+        referenced TEXT NOT NULL,             -- SOP Instance UIDs
+        transfer_syntax_uid TEXT NOT NULL,
+        data_set BLOB NOT NULL,
+        peer TEXT NOT NULL,
+        calling_ae_title TEXT NOT NULL,
+        address TEXT NOT NULL,
+        received_utc_us INTEGER NOT NULL
+    );
+    CREATE INDEX IF NOT EXISTS evidence_object ON evidence(sop_instance_uid);
+    CREATE INDEX IF NOT EXISTS evidence_received ON evidence(received_utc_us);
+    CREATE TABLE IF NOT EXISTS evidence_studies (
+        study_instance_uid TEXT NOT NULL,
+        evidence INTEGER NOT NULL REFERENCES evidence(id),
+        PRIMARY KEY (study_instance_uid, evidence)
+    ) WITHOUT ROWID;
+    CREATE INDEX IF NOT EXISTS evidence_studies_evidence ON evidence_studies(evidence);
+    """)
+
+
+@index()
+def index_0003(db: Database) -> None:
+    """Callers who were refused or put into quarantine."""
+    db.executescript("""
+    CREATE TABLE IF NOT EXISTS refused (
+        calling_ae_title TEXT NOT NULL,
+        called_ae_title TEXT NOT NULL,
+        address TEXT NOT NULL,
+        certificate TEXT NOT NULL,
+        outcome TEXT NOT NULL,                -- rejected | quarantined
+        reason TEXT NOT NULL,
+        count INTEGER NOT NULL,
+        first_utc_us INTEGER NOT NULL,
+        last_utc_us INTEGER NOT NULL,
+        PRIMARY KEY (calling_ae_title, called_ae_title, address, certificate, outcome, reason)
+    );
+    """)
+
+
+@index()
+def index_0004(db: Database) -> None:
+    """What the archive said that it has, and what retention removed."""
+    db.executescript("""
+    CREATE TABLE IF NOT EXISTS questions (
+        transaction_uid TEXT PRIMARY KEY,
+        archive TEXT NOT NULL,                -- the peer that was asked
+        asked_utc_us INTEGER NOT NULL,
+        answered_utc_us INTEGER,
+        instances TEXT NOT NULL               -- [[SOP class UID, SOP instance UID, SHA-256 when asked], …]
+    ) WITHOUT ROWID;
+    CREATE TABLE IF NOT EXISTS confirmations (
+        sop_instance_uid TEXT PRIMARY KEY,
+        archive TEXT NOT NULL,
+        transaction_uid TEXT NOT NULL,
+        dataset_sha256 TEXT NOT NULL,         -- what we held when we asked
+        failure INTEGER NOT NULL,             -- FailureReason; 0: the archive has it
+        told_utc_us INTEGER NOT NULL
+    ) WITHOUT ROWID;
+    CREATE TABLE IF NOT EXISTS unlinking (path TEXT PRIMARY KEY) WITHOUT ROWID;  -- below files/: the row is gone
+    CREATE TABLE IF NOT EXISTS tombstones (
+        sop_instance_uid TEXT PRIMARY KEY,
+        study_instance_uid TEXT NOT NULL,
+        dataset_sha256 TEXT NOT NULL,
+        archive TEXT NOT NULL,
+        transaction_uid TEXT NOT NULL,        -- in which the archive confirmed it
+        removed_utc_us INTEGER NOT NULL
+    ) WITHOUT ROWID;
+    CREATE INDEX IF NOT EXISTS tombstones_study ON tombstones(study_instance_uid);
+    """)
+
+
+@node()
+def node_0001(db: Database) -> None:
+    """Decisions, candidates, cases, results, outbox, audit."""
+    db.executescript("""
+    CREATE TABLE IF NOT EXISTS node (only INTEGER PRIMARY KEY CHECK (only = 1), device_uid TEXT NOT NULL);
+    CREATE TABLE IF NOT EXISTS watermark (only INTEGER PRIMARY KEY CHECK (only = 1), revision INTEGER NOT NULL);
+    INSERT OR IGNORE INTO watermark VALUES (1, 0);
+    CREATE TABLE IF NOT EXISTS decisions (
+        study_instance_uid TEXT PRIMARY KEY,
+        revision INTEGER NOT NULL,
+        rules_hash TEXT NOT NULL,
+        decided_utc_us INTEGER NOT NULL,
+        verdicts TEXT NOT NULL
+    ) WITHOUT ROWID;
+    CREATE TABLE IF NOT EXISTS candidates (
+        id INTEGER PRIMARY KEY,
+        study_instance_uid TEXT NOT NULL,
+        candidate TEXT NOT NULL,
+        rules_hash TEXT NOT NULL,
+        last_received_boot_us INTEGER NOT NULL,
+        boot_id TEXT NOT NULL
+    );
+    CREATE INDEX IF NOT EXISTS candidates_study ON candidates(study_instance_uid);
+    CREATE TABLE IF NOT EXISTS cases (
+        key TEXT PRIMARY KEY,
+        study_instance_uid TEXT NOT NULL,
+        service TEXT NOT NULL,
+        rules TEXT NOT NULL,
+        rules_hash TEXT NOT NULL,
+        instances TEXT NOT NULL,
+        results TEXT NOT NULL,
+        send_to TEXT NOT NULL,
+        priority INTEGER NOT NULL,
+        state TEXT NOT NULL,                  -- waiting | running | done | parked
+        reason TEXT NOT NULL DEFAULT '',
+        whole_because TEXT NOT NULL,
+        supersedes TEXT NOT NULL DEFAULT '',
+        attempt INTEGER NOT NULL DEFAULT 1,
+        timings TEXT NOT NULL DEFAULT '{}',   -- seconds by step
+        started_utc_us INTEGER NOT NULL,
+        finished_utc_us INTEGER
+    ) WITHOUT ROWID;
+    CREATE INDEX IF NOT EXISTS cases_study ON cases(study_instance_uid);
+    CREATE INDEX IF NOT EXISTS cases_unfinished ON cases(state, priority, started_utc_us)
+        WHERE state IN ('waiting', 'running');
+    CREATE TABLE IF NOT EXISTS results (
+        sop_instance_uid TEXT PRIMARY KEY,
+        case_key TEXT NOT NULL,
+        kind TEXT NOT NULL,
+        sop_class_uid TEXT NOT NULL,
+        series_instance_uid TEXT NOT NULL,
+        path TEXT NOT NULL,
+        created_utc_us INTEGER NOT NULL
+    ) WITHOUT ROWID;
+    CREATE INDEX IF NOT EXISTS results_case ON results(case_key);
+    CREATE TABLE IF NOT EXISTS outbox (
+        id INTEGER PRIMARY KEY,
+        sop_instance_uid TEXT NOT NULL,
+        destination TEXT NOT NULL,
+        case_key TEXT NOT NULL,
+        study_instance_uid TEXT NOT NULL,
+        state TEXT NOT NULL,                  -- owed | sent | parked
+        priority INTEGER NOT NULL,
+        attempts INTEGER NOT NULL DEFAULT 0,
+        next_attempt_utc_us INTEGER NOT NULL,
+        created_utc_us INTEGER NOT NULL,
+        ended_utc_us INTEGER,
+        status INTEGER,
+        reason TEXT NOT NULL DEFAULT '',
+        UNIQUE (sop_instance_uid, destination)
+    );
+    CREATE INDEX IF NOT EXISTS outbox_due ON outbox(destination, next_attempt_utc_us) WHERE state = 'owed';
+    CREATE INDEX IF NOT EXISTS outbox_case ON outbox(case_key);
+    CREATE TABLE IF NOT EXISTS audit (
+        id INTEGER PRIMARY KEY,
+        utc_us INTEGER NOT NULL,
+        event TEXT NOT NULL,
+        study_instance_uid TEXT NOT NULL,
+        case_key TEXT NOT NULL,
+        detail TEXT NOT NULL
+    );
+    CREATE INDEX IF NOT EXISTS audit_study ON audit(study_instance_uid);
+    """)
+
+
+@node()
+def node_0002(db: Database) -> None:
+    """The rules file as it was, each time that it went live."""
+    db.executescript("""
+    CREATE TABLE IF NOT EXISTS rule_versions (
+        id INTEGER PRIMARY KEY,
+        hash TEXT NOT NULL,                   -- SHA-256 of the file: what decisions and cases have as rules_hash
+        text TEXT NOT NULL,                   -- the whole file
+        live_utc_us INTEGER NOT NULL,
+        retired_utc_us INTEGER,               -- NULL: it is live
+        author TEXT NOT NULL,                 -- who owned the file
+        source TEXT NOT NULL                  -- its path
+    );
+    CREATE UNIQUE INDEX IF NOT EXISTS rule_versions_live ON rule_versions(retired_utc_us IS NULL)
+        WHERE retired_utc_us IS NULL;         -- at most one
+    """)
+
+
+@node()
+def node_0003(db: Database) -> None:
+    """What is known of a candidate's arrival, and whether any rule takes a study."""
+    _add_columns(
+        db,
+        "candidates",
+        last_received_utc_us="INTEGER NOT NULL DEFAULT 0",
+        peers="TEXT NOT NULL DEFAULT '[]'",  # that sent its images
+        overdue="INTEGER NOT NULL DEFAULT 0",  # 1: it stays incomplete, and an alarm was given
+    )
+    _add_columns(db, "decisions", matched="INTEGER NOT NULL DEFAULT 1")
+    db.executescript("""
+    UPDATE candidates SET candidate = json_remove(
+        json_set(candidate, '$.completion', json_object('quiet_s', json_extract(candidate, '$.quiet_s'))), '$.quiet_s'
+    ) WHERE json_extract(candidate, '$.completion') IS NULL;
+    """)
+
+
+def _add_columns(db: Database, table: str, **columns: str) -> None:
+    held = {column.name for column in db[table].columns}
+    for name, kind in columns.items():
+        if name not in held:
+            db.executescript(f"ALTER TABLE {table} ADD COLUMN {name} {kind};")
