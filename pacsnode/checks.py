@@ -286,13 +286,17 @@ def _studies(settings: Settings) -> Iterator[Check]:
         aside = index.aside_count()
         if aside:
             yield Check("aside", "warning", f"{aside} objects are kept aside", "see `pacsnode studies aside`")
+        overdue = sum(pending.is_overdue for pending in cases.pending())
+        if overdue:
+            todo = "see `pacsnode studies show UID`: send what is missing, or change `complete:` of the rule"
+            yield Check("cases", "warning", f"{overdue} cases stay incomplete", todo)
         parked = cases.listing("parked", 1000)
         if parked:
             yield Check("cases", "warning", f"{len(parked)} parked", "see `pacsnode jobs list`, then `jobs retry`")
         refused = outbox.listing(state="parked", limit=1000)
         if refused:
             yield Check("deliveries", "warning", f"{len(refused)} parked", "see `pacsnode deliveries list`")
-        if not (aside or parked or refused):
+        if not (aside or overdue or parked or refused):
             yield Check("studies", "ok", "nothing is parked or kept aside")
     finally:
         outbox.close()

@@ -21,7 +21,7 @@ from pacsnode.complete.late import admit
 from pacsnode.complete.policy import Now, Seen, policy
 from pacsnode.database import boot_id, boot_us, utc_us
 from pacsnode.dicom.names import Name
-from pacsnode.errors import Rejected
+from pacsnode.errors import Permanent, Rejected
 from pacsnode.handover import Candidate, Case, Decision, Instance, Study
 from pacsnode.infer.catalogue import Service
 from pacsnode.owing import Owing, Site
@@ -187,7 +187,7 @@ def with_files(study: Study, files: Path, names: Sequence[Name]) -> Study:
 def _with_file(instance: Instance, files: Path, names: Sequence[Name]) -> Instance:
     try:
         more = read_attributes(files / instance.path, names)
-    except (Rejected, OSError) as error:  # an attribute that cannot be read is absent; the image itself is indexed
+    except (Rejected, Permanent, OSError) as error:  # an attribute that cannot be read is absent; the image itself is indexed
         log.warning("attributes not read", path=instance.path, reason=error)
         return instance
     return replace(instance, attributes={**instance.attributes, **more})

@@ -16,7 +16,7 @@ from pydantic_core import InitErrorDetails
 
 from pacsnode.conditions import STUDY_HAS, Anything, Condition, Contains, OneOf, Pattern, Range, StudyHas, Test
 from pacsnode.dicom.attributes import BY_KEYWORD
-from pacsnode.dicom.names import keywords
+from pacsnode.dicom.names import UnknownWordError, keywords
 from pacsnode.errors import ConfigError
 from pacsnode.operands import DAYS, FACTS, NUMBER_VRS, ORDERED_VRS, Wrong, named, operand_of
 from pacsnode.patterns import fold, safe_pattern
@@ -235,8 +235,11 @@ def unknown_name(key: str) -> str:
     """Why a word is the name of nothing, and which one was meant; "" where it is a name."""
     try:
         named(key)
+    except UnknownWordError as error:
+        hint = "; operators stand under an attribute" if key in OPERATORS else nearest(error.word, _names())
+        return f"{error}{hint}"
     except ValueError as error:
-        return f"{error}{nearest(key, _names()) if key not in OPERATORS else '; operators stand under an attribute'}"
+        return str(error)
     return ""
 
 

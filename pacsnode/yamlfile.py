@@ -17,17 +17,18 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
 import ruamel.yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError, ValidationInfo, field_validator
 from pydantic_core import ErrorDetails, PydanticCustomError
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 from ruamel.yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 
 from pacsnode.errors import ConfigError
-from pacsnode.textfile import mistake_at, read
+from pacsnode.textfile import mistake_at, not_yaml, read
 
 MAX_DEPTH = 32
 MAX_VALUES = 200_000  # with aliases expanded: nine lines of YAML can stand for a billion values
 MAX_PROBLEMS = 50
+MOST_KEYS = 16  # of those that lead to a mistake, in its line
 
 Loc = tuple[str | int, ...]
 Model = TypeVar("Model", bound=BaseModel)
@@ -44,6 +45,14 @@ class Record(BaseModel):
     """Base of the models of such files: unknown keys are mistakes, no value is converted."""
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True, arbitrary_types_allowed=True)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _not_left_open(cls, given: object, key: ValidationInfo) -> object:
+        """`certificate:` with nothing behind it is a mistake: its writer meant something."""
+        if given is None and not cls.model_fields[str(key.field_name)].is_required():
+            raise wrong("wrong-type", "expected a value, found nothing; write one, or leave the line out")
+        return given
 
 
 @dataclass(frozen=True)
@@ -66,11 +75,10 @@ class Document:
     data: dict[str, Any]
     keys: Mapping[Loc, tuple[int, int]]
     values: Mapping[Loc, tuple[int, int]]
+    problems: tuple[Problem, ...] = ()  # no plain value, or twice the same key: told by `validate` with all else
 
     def known(self, loc: Loc) -> Loc:
-        """The longest beginning of `loc` that the file has. One value may stand for a list of one: its index is left
-        out then.
-        """
+        """The longest beginning of `loc` that the file has; without its index where one value stands for a list."""
         found: Loc = ()
         for part in loc:
             if (*found, part) in self.values:
@@ -94,7 +102,7 @@ class Document:
     def lines(self, problems: Iterable[Problem]) -> list[str]:
         """`file:line:column key: what is wrong [code]` of each, in the file's order."""
         lines = [
-            f"{self.position(found.loc, found.at)} {'.'.join(map(str, found.loc)) or 'file'}: "
+            f"{self.position(found.loc, found.at)} {'.'.join(map(str, found.loc[:MOST_KEYS])) or 'file'}: "
             f"{'warning: ' if found.is_warning else ''}{found.text} [{found.code}]"
             for found in self._ordered(problems)
         ]
@@ -121,9 +129,7 @@ def parse(text: str, name: str) -> Document:
     try:
         root = ruamel.yaml.YAML(typ="rt").compose(text)
     except MarkedYAMLError as error:
-        mark = error.problem_mark or error.context_mark
-        what = ": ".join(part for part in (error.context, error.problem) if part)
-        raise mistake_at(name, mark.line + 1, mark.column + 1, f"not YAML: {what}") from None
+        raise not_yaml(error, text, name) from None
     except RecursionError:
         raise mistake_at(name, 1, 1, f"nested too deeply; at most {MAX_DEPTH} levels") from None
     except YAMLError as error:
@@ -133,20 +139,28 @@ def parse(text: str, name: str) -> Document:
         raise mistake_at(name, 1, 1, f"{what}; expected `key: value` lines")
     reading = _Reading()
     data = reading.value(root, ())
-    document = Document(name, hashlib.sha256(text.encode()).hexdigest(), data, reading.keys, reading.values)
-    if reading.problems:
+    sha256 = hashlib.sha256(text.encode()).hexdigest()
+    document = Document(name, sha256, data, reading.keys, reading.values, tuple(reading.problems))
+    if reading.full:
         raise document.error(reading.problems)
     return document
 
 
 def validate(document: Document, model: type[Model]) -> Model:
     """The document as a model, or a ConfigError with every mistake in it."""
+    found = list(document.problems)
+    unread = {problem.loc for problem in found if problem.code != "duplicate-key"}
     try:
-        return model.model_validate(document.data)
+        made = model.model_validate(document.data)
+        if not found:
+            return made
     except ValidationError as error:
-        raise document.error(
-            [_problem(document, model, details) for details in error.errors(include_url=False)]
-        ) from None
+        errors = error.errors(include_url=False)
+        missing = [details["loc"] for details in errors if details["type"] == "missing"]
+        for details in errors:
+            if not any(details["loc"][:length] in unread for length in range(len(details["loc"]) + 1)):
+                found.append(_problem(document, model, details, missing))
+    raise document.error(found)
 
 
 def wrong(code: str, text: str) -> PydanticCustomError:
@@ -154,10 +168,10 @@ def wrong(code: str, text: str) -> PydanticCustomError:
     return PydanticCustomError(code, "{text}", {"text": text})
 
 
-def nearest(word: str, choices: Iterable[str]) -> str:
+def nearest(word: str, choices: Iterable[str], cutoff: float = 0.6) -> str:
     """`; did you mean X?` for a misspelt word, "" when nothing is near."""
     by_folded = {choice.casefold(): choice for choice in choices}
-    found = difflib.get_close_matches(word.casefold(), by_folded, n=1, cutoff=0.6)
+    found = difflib.get_close_matches(word.casefold(), by_folded, n=1, cutoff=cutoff)
     return f"; did you mean {by_folded[found[0]]}?" if found else ""
 
 
@@ -194,7 +208,7 @@ class _Reading:
             self.values[loc] = self.keys[loc]
         if len(self.values) > MAX_VALUES:
             self.full = True
-            self.wrong(loc, "more values than a person writes: leave out the * aliases", "too-large")
+            self.wrong(loc[:2], "more values than a person writes: leave out the * aliases", "too-large")
             return None
         if len(loc) > MAX_DEPTH:
             self.wrong(loc, f"nested too deeply; at most {MAX_DEPTH} levels", "too-deep")
@@ -222,7 +236,8 @@ class _Reading:
             self.keys[at] = position
             if not isinstance(key, ScalarNode) or not str(key.tag).endswith((":str", ":timestamp")):
                 self.values[at] = position
-                self.wrong(at, "a key is a word; put it in quotes if it is meant so", "bad-key")
+                told = "; << is not read, write its lines out" if key.value == "<<" else "; put it in quotes"
+                self.wrong(at, f"a key is a word{told}", "bad-key")
                 continue
             result[key.value] = self.value(value, at)
         return result
@@ -257,11 +272,9 @@ EXPECTED = {
     "int_type": "a whole number",
     "float_type": "a number",
     "bool_type": "true or false",
-    "list_type": "a list",
     "tuple_type": "a list",
     "dict_type": "a map",
     "model_type": "a map",
-    "model_attributes_type": "a map",
     "greater_than_equal": "a number of at least {ge}",
     "greater_than": "a number above {gt}",
     "less_than_equal": "a number of at most {le}",
@@ -275,8 +288,8 @@ EXPECTED = {
 """Errors of pydantic in the words of the site; in braces what pydantic tells with them."""
 
 
-def _problem(document: Document, model: type[BaseModel], details: ErrorDetails) -> Problem:
-    """One error of pydantic in the words of the site."""
+def _problem(document: Document, model: type[BaseModel], details: ErrorDetails, missing: Sequence[Loc]) -> Problem:
+    """One error of pydantic in the words of the site. `missing`: keys that are not there at all."""
     kind, given, context = details["type"], details["input"], details.get("ctx", {})
     whole: Loc = details["loc"]
     loc = document.known(whole)
@@ -285,25 +298,39 @@ def _problem(document: Document, model: type[BaseModel], details: ErrorDetails) 
         return Problem(whole, f"this key is missing{beside}", "missing", at="key")
     if kind == "extra_forbidden":
         names = _field_names(model, whole[:-1])
-        beside = nearest(str(whole[-1]), names) or ";"
+        absent = [str(other[-1]) for other in missing if other[:-1] == whole[:-1]]
+        beside = nearest(str(whole[-1]), absent, 0.5) or nearest(str(whole[-1]), names) or ";"
         return Problem(whole, f"there is no such key{beside} expected: {', '.join(names)}", "unknown-key", at="key")
     if kind == "literal_error":
-        names = re.findall("'([^']*)'", context["expected"])
-        return Problem(
-            loc,
-            f"{found_in_words(given)} is not known; expected: {context['expected']}"
-            + (nearest(given, names) if isinstance(given, str) else ""),
-            "unknown-value",
-        )
+        found, expected = found_in_words(given), context["expected"]
+        near = nearest(given, re.findall("'([^']*)'", expected)) if isinstance(given, str) else ""
+        told = f"{found} is not known; expected: {expected}{near}" if given else f"expected {expected}, found {found}"
+        return Problem(loc, told, "unknown-value")
     if kind in EXPECTED:
-        hint = "; put it in quotes" if kind == "string_type" and isinstance(given, int | float) else ""
         expected = EXPECTED[kind].format_map(context)
         code = "wrong-type" if kind.endswith("_type") else "wrong-value"
+        hint = _hint(kind, given, _field_names(model, whole))
         return Problem(loc, f"expected {expected}, found {found_in_words(given)}{hint}", code)
     if "text" in context:
         return Problem(loc, context["text"], kind, at="key" if kind.startswith("unknown-") else "value")
     text = str(context.get("error", details["msg"]))
     return Problem(loc, f"{text}, found {found_in_words(given)}", "wrong-value")
+
+
+def _hint(kind: str, given: object, names: Sequence[str]) -> str:
+    """What to write in place of a value of the wrong type; `names`: the keys that may stand there."""
+    match EXPECTED[kind], given:
+        case "text", int() | float():
+            return "; put it in quotes"
+        case "a list", str() if re.fullmatch(r"[\w-]+", given):
+            return f"; write [{given}]"
+        case "a list", Mapping() if given:
+            return "; put a dash in front of each"
+        case "a map", list():
+            return "; leave the dashes out"
+        case "a map", _ if names:
+            return f"; it has the keys {', '.join(names)}"
+    return ""
 
 
 def _field_names(model: object, loc: Sequence[str | int]) -> list[str]:

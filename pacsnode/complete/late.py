@@ -13,6 +13,10 @@ from pacsnode.handover import Candidate, Case
 US_PER_S = 1_000_000
 
 
+def _told(seconds: float) -> str:
+    return f"{seconds / 3600:g} h" if seconds >= 3600 else f"{seconds:g} s"
+
+
 @dataclass(frozen=True)
 class Admittance:
     """The candidate that may wait to be whole; None with the reason why its images start nothing."""
@@ -34,8 +38,7 @@ def admit(candidate: Candidate, earlier: Sequence[Case], now_utc_us: int) -> Adm
     if candidate.late.action == "ignore":
         return Admittance(None, f"{came}: archived, and not read (late_images: ignore)")
     if now_utc_us > first_us + round(candidate.late.within_s * US_PER_S):
-        hours = candidate.late.within_s / 3600
-        return Admittance(None, f"{came}, and more than {hours:g} h after: archived, and not read")
+        return Admittance(None, f"{came}, and more than {_told(candidate.late.within_s)} after: archived, and not read")
     if candidate.late.action == "amend":
         completion = replace(candidate.completion, missing=())
         return Admittance(replace(candidate, instances=new, completion=completion))

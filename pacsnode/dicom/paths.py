@@ -14,7 +14,7 @@ from functools import lru_cache
 from heapq import merge
 from operator import attrgetter
 
-from pacsnode.dicom.attributes import PIXEL_DATA, SPECIFIC_CHARACTER_SET
+from pacsnode.dicom.attributes import HAS_PIXEL_DATA, PIXEL_DATA, SPECIFIC_CHARACTER_SET
 from pacsnode.dicom.elements import NOTHING, Element, Item, Scan, Wanted, scan_to_pixels
 from pacsnode.dicom.encoding import EXPLICIT_LITTLE
 from pacsnode.dicom.header import _NUMBERS, _SYNTAXES, _TEXT, DEFLATED, MAX_VALUE_BYTES, _inflate, decode_value
@@ -78,10 +78,10 @@ def _read(data: memoryview, found: Scan, names: Collection[Name], big_endian: bo
     whole = _nested(found, big_endian)
     values: dict[str, tuple[str, ...]] = {}
     for name in {name.base: name for name in names}.values():
-        if name.steps:
-            texts = tuple(_texts(data, whole, name))
+        if name.base == HAS_PIXEL_DATA.keyword:
+            texts: tuple[str, ...] = ("NO" if PIXEL_DATA.isdisjoint(whole.elements) else "YES",)
         else:
-            texts = ("NO" if PIXEL_DATA.isdisjoint(whole.elements) else "YES",)
+            texts = tuple(_texts(data, whole, name)) if name.steps else ()
         if any(texts):
             values[name.base] = texts
     return values

@@ -14,6 +14,10 @@ from pacsnode.operators import parse
 from pacsnode.route.language import Complete, Defaults, LateImages, Priority, RuleEntry, Schedule, SeriesChoice
 
 
+AT_ONCE = Complete.model_validate({"quiet": "0s"})
+"""Of rules that run no service."""
+
+
 @dataclass(frozen=True)
 class ServiceSummary:
     """What rules need to know of an installed AI service."""
@@ -61,7 +65,7 @@ def rule_of(entry: RuleEntry, defaults: Defaults) -> Rule:
         entry.results or defaults.results or (),
         entry.send_to or defaults.send_to or (),
         entry.forward or (),
-        entry.complete or defaults.complete or Complete(quiet=0.0),
+        entry.complete or defaults.complete or AT_ONCE,
         entry.late_images or defaults.late_images,
         entry.priority or defaults.priority,
         entry.stop,
