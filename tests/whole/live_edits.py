@@ -40,7 +40,7 @@ rules:
     results: [sr]
     send_to: [main-pacs]
 examples:
-  - {{study: {{Modality: CT}}, expect: []}}
+  - {{study: {{Modality: MR}}, expect: []}}
 peers:
   main-pacs: {{ae_title: PACS, host: 192.0.2.5, port: 104, investigational: true}}
   ct-1: {{ae_title: CT1, host: 127.0.0.1, may: [store], issuer: CLINIC}}
