@@ -87,6 +87,8 @@ def examine(settings: Settings) -> Iterator[Check]:
     yield from _guarded("clock", lambda: _clock(settings))
     yield from _guarded("TLS", lambda: _tls(settings))
     for site in sites:
+        if site.rules.unmatched == "alarm" and settings.node_db.exists():
+            yield from _guarded("unmatched", lambda: _unmatched(settings))
         yield from _guarded("peers", lambda site=site: _peers(settings, site))  # type: ignore[misc]
     if settings.index_db.exists() and settings.node_db.exists():
         yield from _guarded("callers", lambda: _callers(settings))
@@ -173,6 +175,14 @@ def _live_version(settings: Settings) -> RuleVersion | None:
 
 def _local_time(settings: Settings, utc_us: int) -> str:
     return f"{datetime.fromtimestamp(utc_us / 1e6, UTC).astimezone(settings.zone):%Y-%m-%d %H:%M:%S}"
+
+
+def _unmatched(settings: Settings) -> Iterator[Check]:
+    with closing(Cases(settings.node_db)) as cases:
+        count = cases.unmatched_count()
+    if count:
+        todo = "see `pacsnode rules explain UID` for why; set `unmatched: keep` where this is as it should be"
+        yield Check("unmatched", "warning", f"{count} studies are taken by no rule", todo)
 
 
 def _torch() -> Iterator[Check]:

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from kills import run_kills
+from live_edits import run_live_edits
 from mixed_peers import run_mixed
 from receive_kills import run_receive_kills
 
@@ -40,16 +41,26 @@ def mixed(folder: Path, given: argparse.Namespace) -> tuple[str, list[str]]:
     return str(outcome), outcome.faults()
 
 
+def rules(folder: Path, given: argparse.Namespace) -> tuple[str, list[str]]:
+    """The rules file is saved again and again, a third of the saves broken: no study stays without a whole decision."""
+    outcome = run_live_edits(folder, given.studies, given.saves, given.seed, tell)
+    return str(outcome), outcome.faults()
+
+
 def main() -> None:
     """Run one soak."""
     parser = argparse.ArgumentParser(description=__doc__)
     soaks = parser.add_subparsers(required=True)
-    for name, soak, rounds in (("kills", kills, 50), ("receive-kills", receive_kills, 200), ("mixed", mixed, 0)):
-        one = soaks.add_parser(name, help=soak.__doc__)
-        if rounds:
-            one.add_argument("--rounds", type=int, default=rounds)
-        else:
-            one.add_argument("--minutes", type=float, default=10)
+    counts: dict[Soak, dict[str, float]] = {
+        kills: {"rounds": 50},
+        receive_kills: {"rounds": 200},
+        rules: {"studies": 500, "saves": 200},
+        mixed: {"minutes": 10.0},
+    }
+    for soak, defaults in counts.items():
+        one = soaks.add_parser(soak.__name__.replace("_", "-"), help=soak.__doc__)
+        for name, default in defaults.items():
+            one.add_argument(f"--{name}", type=type(default), default=default)
         one.add_argument("--seed", type=int, default=1)
         one.add_argument("--keep", type=Path, help="leave databases, files and logs in this folder")
         one.set_defaults(soak=soak)

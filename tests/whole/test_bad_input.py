@@ -30,11 +30,11 @@ def refused(node: Node, *arguments: str) -> str:
 
 
 def test_wrong_yaml_is_told_with_file_line_column_and_what_was_expected(node: Node) -> None:
-    node.rules.write_text(node.rules.read_text().replace("run: chest-xray", "run: chest-xay"))
+    node.rules.write_text(node.rules.read_text().replace("send_to: [sender, main-pacs]", "send_to: [sender, main-pac]", 1))
     told = refused(node, "serve")
-    assert f"{node.rules}:10:" in told
-    assert "chest-xay" in told
-    assert "did you mean chest-xray" in told
+    assert f"{node.rules}:12:" in told
+    assert "there is no peer main-pac" in told
+    assert "did you mean main-pacs" in told
 
 
 def test_a_sender_without_a_port_is_told_before_the_first_study(node: Node) -> None:
