@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from pacsnode.archive.attributes import read_attributes
@@ -16,15 +16,20 @@ from pacsnode.archive.case_rows import Arrived, Pending
 from pacsnode.archive.cases import Cases
 from pacsnode.archive.digests import Digests
 from pacsnode.archive.index import Index
+from pacsnode.complete.asking import Asker, askable
 from pacsnode.complete.evidence import Announcements, verdict
 from pacsnode.complete.late import admit
 from pacsnode.complete.policy import Now, Seen, policy
 from pacsnode.database import boot_id, boot_us, utc_us
 from pacsnode.dicom.names import Name
+from pacsnode.dimse.find import Question, count_images
+from pacsnode.dimse.tls import credentials
+from pacsnode.doorbell import Bell
 from pacsnode.errors import Permanent, Rejected
 from pacsnode.handover import Candidate, Case, Decision, Instance, Study
 from pacsnode.infer.catalogue import Service
 from pacsnode.owing import Owing, Site
+from pacsnode.peers import Peer
 from pacsnode.route.decide import decide
 from pacsnode.settings import Settings
 from pacsnode.telemetry import Log
@@ -35,6 +40,15 @@ MILLISECOND_US = 1000
 
 Released = Callable[[Collection[str]], int | None]
 """When the last association of these peers ended, on the boot clock; None where that is not known of each of them."""
+
+
+@dataclass(frozen=True)
+class _Held:
+    """What is here of a study, for the question what its senders have."""
+
+    images: int
+    arrived: Arrived
+    patient_id: str = field(repr=False)
 
 
 class Considering:
@@ -51,11 +65,17 @@ class Considering:
         self._index = Index(settings.index_db)
         self._digests = Digests(settings.files, settings.index_db)
         self._announcements = Announcements(settings.index_db)
+        self._bell = Bell(settings.doorbell)
+        tls = credentials(settings)
+        self._asker = Asker(lambda asked, peer: count_images(asked, peer, settings.ae_title, tls), self._bell.ring)
         self._boot_id = boot_id()
         self._seen: dict[int, int] = {}
+        self._held: dict[str, _Held] = {}
 
     def close(self) -> None:
-        """Give the connections back."""
+        """Ask nobody any more, and give the connections back."""
+        self._asker.close()
+        self._bell.close()
         self._announcements.close()
         self._digests.close()
         self._index.close()
@@ -69,6 +89,7 @@ class Considering:
 
     def _consider(self, study: Study) -> None:
         site = self._site()
+        self._held.pop(study.study_instance_uid, None)
         decision = decide(with_files(study, self._settings.files, site.rules.beyond_index), site.rules)
         pending: list[tuple[Candidate, Arrived]] = []
         with self._cases.transaction() as connection:
@@ -105,7 +126,9 @@ class Considering:
             return decision
         admittance = admit(candidate, earlier, utc_us())
         if admittance.candidate is not None:
-            pending.append((admittance.candidate, arrived(study, admittance.candidate)))
+            mine = set(admittance.candidate.instances)
+            came = arrived([i for i in study.instances if i.sop_instance_uid in mine])
+            pending.append((admittance.candidate, came))
             return decision
         verdicts = tuple(
             replace(v, reason=f"{v.reason}; {admittance.reason}") if v.rule in candidate.rules else v
@@ -119,9 +142,12 @@ class Considering:
         now_us = boot_us()
         waiting = self._cases.pending()
         self._seen = {p.id: self._seen.get(p.id, now_us) for p in waiting}
+        self._forget_all_but({p.candidate.study_instance_uid for p in waiting if p.candidate.completion.ask_sender})
         for pending in waiting:
             now = Now(now_us, self._boot_id, self._seen[pending.id])
             whole = policy(pending.candidate.completion, self._evidence(pending), now)
+            if whole.ask_after_boot_us is not None:
+                self._ask(pending, whole.ask_after_boot_us)
             if whole.whole:
                 self._open(pending, whole.because)
                 continue
@@ -134,6 +160,11 @@ class Considering:
 
     def _evidence(self, pending: Pending) -> Seen:
         candidate, came = pending.candidate, pending.arrived
+        told, images = None, 0
+        if candidate.completion.ask_sender and (peers := self._askable(pending)):
+            told = self._asker.said(candidate.study_instance_uid, peers)
+            here = self._held_of(candidate.study_instance_uid)
+            came, images = here.arrived, here.images
         announcements = self._announcements.of_study(candidate.study_instance_uid)
         said = verdict((), (), ())
         if announcements:
@@ -145,7 +176,33 @@ class Considering:
             released_us = self._released(came.peers)
             if self._announcements.asked_to_commit_utc_us(came.peers, candidate.instances, came.last_utc_us):
                 released_us = max(released_us or 0, came.last_boot_us)
-        return Seen(came.last_boot_us, came.boot_id, 0, released_us, said.announced, said.awaited)
+        return Seen(came.last_boot_us, came.boot_id, images, released_us, said.announced, said.awaited, told)
+
+    def _askable(self, pending: Pending) -> tuple[Peer, ...]:
+        return askable(self._site().rules.peers, pending.arrived.peers)
+
+    def _ask(self, pending: Pending, after_boot_us: int) -> None:
+        """Results of earlier cases may be at the sender too: they are none of the images that are to come."""
+        study = pending.candidate.study_instance_uid
+        results = [result for record in self._cases.of_study(study) for result in self._cases.results(record.case.key)]
+        ours = frozenset(result.series_instance_uid for result in results)
+        question = Question(study, self._held_of(study).patient_id, ours)
+        self._asker.ask(question, self._askable(pending), after_boot_us)
+
+    def _held_of(self, study_instance_uid: str) -> _Held:
+        """Read once after each change of the study: it may have thousands of images, and is looked at often."""
+        held = self._held.get(study_instance_uid)
+        if held is None:
+            study = self._index.study(study_instance_uid)
+            assert study is not None
+            held = _Held(len(study.instances), arrived(study.instances), study.patient_id)
+            self._held[study_instance_uid] = held
+        return held
+
+    def _forget_all_but(self, studies: Collection[str]) -> None:
+        """Of studies for which no case waits any more that asks for it, nothing is kept in memory."""
+        self._asker.keep(studies)
+        self._held = {uid: held for uid, held in self._held.items() if uid in studies}
 
     def _open(self, pending: Pending, because: str) -> None:
         candidate = pending.candidate
@@ -187,7 +244,7 @@ def with_files(study: Study, files: Path, names: Sequence[Name]) -> Study:
 def _with_file(instance: Instance, files: Path, names: Sequence[Name]) -> Instance:
     try:
         more = read_attributes(files / instance.path, names)
-    except (Rejected, Permanent, OSError) as error:  # an attribute that cannot be read is absent; the image itself is indexed
+    except (Rejected, Permanent, OSError) as error:  # what cannot be read is absent; the image itself is indexed
         log.warning("attributes not read", path=instance.path, reason=error)
         return instance
     return replace(instance, attributes={**instance.attributes, **more})
@@ -201,10 +258,8 @@ def case_key(study: Study, candidate: Candidate, service: Service) -> str:
     return hashlib.sha256("\x1f".join(parts).encode()).hexdigest()[:40]
 
 
-def arrived(study: Study, candidate: Candidate) -> Arrived:
-    """When the newest instance of the case came, on both clocks, and from whom its instances came."""
-    uids = set(candidate.instances)
-    mine = [i for i in study.instances if i.sop_instance_uid in uids]
-    newest = max(mine, key=lambda i: (i.received_utc_us, i.received_boot_us))
-    peers = tuple(sorted({i.peer for i in mine}))
+def arrived(instances: Sequence[Instance]) -> Arrived:
+    """When the newest of some instances came, on both clocks, and from whom they came."""
+    newest = max(instances, key=lambda i: (i.received_utc_us, i.received_boot_us))
+    peers = tuple(sorted({i.peer for i in instances}))
     return Arrived(newest.received_boot_us, newest.boot_id, newest.received_utc_us, peers)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from datetime import date
 from decimal import Decimal
 from typing import Annotated
 
@@ -18,7 +19,7 @@ from pacsnode.conditions import STUDY_HAS, Anything, Condition, Contains, OneOf,
 from pacsnode.dicom.attributes import BY_KEYWORD
 from pacsnode.dicom.names import UnknownWordError, keywords
 from pacsnode.errors import ConfigError
-from pacsnode.operands import DAYS, FACTS, NUMBER_VRS, ORDERED_VRS, Wrong, named, operand_of
+from pacsnode.operands import DAYS, FACTS, NUMBER_VRS, ORDERED_VRS, Key, Wrong, named, operand_of
 from pacsnode.patterns import fold, safe_pattern
 from pacsnode.yamlfile import Loc, found_in_words, nearest, wrong
 
@@ -54,7 +55,7 @@ def _for_pydantic(raw: object) -> Condition:
 
 def equals(name: str, raw: object) -> Test:
     """`Name: value`: the value is equal. Case, white space and punctuation do not count: CHEST-PA is "chest pa"."""
-    text, key = operand_of(name, raw)
+    text, key = _operand(name, raw)
     return Test(name, OneOf(frozenset({key})), text)
 
 
@@ -62,7 +63,7 @@ def one_of(name: str, raw: object) -> Test:
     """`{in: [CR, DX]}`: the value is equal to one of these."""
     if not isinstance(raw, list) or not raw:
         raise Wrong(f"`in` takes a list such as [CR, DX], found {found_in_words(raw)}")
-    operands = [operand_of(name, value) for value in raw]
+    operands = [_operand(name, value) for value in raw]
     return Test(name, OneOf(frozenset(key for _, key in operands)), " or ".join(text for text, _ in operands))
 
 
@@ -112,8 +113,9 @@ def between(name: str, raw: object) -> Test:
     if vr not in ORDERED_VRS:
         raise Wrong(f"{name} is text (VR {vr}) and has no order; use `in` or `matches`")
     if not isinstance(raw, list) or len(raw) != 2:
-        raise Wrong("`between` takes a list of two values, [from, to]")
-    (low_text, low), (high_text, high) = (operand_of(name, value) for value in raw)
+        found = f"{len(raw)} values" if isinstance(raw, list) else found_in_words(raw)
+        raise Wrong(f"`between` takes a list of two values, [from, to], found {found}")
+    (low_text, low), (high_text, high) = (_operand(name, value) for value in raw)
     if low > high and vr != "TM":  # type: ignore[operator]  # of one VR: both text or both Decimal
         raise Wrong(f"{low_text} is greater than {high_text}; write the smaller one first")
     if vr == "AS" and isinstance(high, Decimal):
@@ -126,6 +128,17 @@ def exists(name: str, raw: object) -> Test:
     if not isinstance(raw, bool):
         raise Wrong(f"`exists` takes true or false, found {found_in_words(raw)}")
     return Test(name, Anything(), "present", negated=not raw)
+
+
+def _operand(name: str, raw: object) -> tuple[str, Key]:
+    """One value as written, and its key; a date has to be in the calendar."""
+    text, key = operand_of(name, raw)
+    if named(name).vr in ("DA", "DT"):
+        try:
+            date.fromisoformat(str(key))
+        except ValueError:
+            raise Wrong(f"{text} is not in the calendar") from None
+    return text, key
 
 
 OPERATORS: dict[str, Callable[[str, object], Test]] = {
@@ -172,7 +185,8 @@ class _Reading:
         parts: list[Part] = []
         if not isinstance(raw, dict) or not raw:
             found = "an empty map" if raw == {} else found_in_words(raw)
-            self.wrong(loc, "wrong-type", f"expected conditions such as `Modality: CR`, found {found}")
+            hint = "; leave the dashes out, or put the list under `any:` or `all:`" if isinstance(raw, list) else ""
+            self.wrong(loc, "wrong-type", f"expected conditions such as `Modality: CR`, found {found}{hint}")
         else:
             for key, value in raw.items():
                 parts += self.line(str(key), value, (*loc, str(key)), negated)
@@ -192,7 +206,8 @@ class _Reading:
 
     def block(self, key: str, raw: object, loc: Loc, negated: bool) -> list[Part]:
         if not isinstance(raw, list) or not raw:
-            self.wrong(loc, "wrong-type", f"`{key}` takes a list of condition maps, found {found_in_words(raw)}")
+            hint = "; put a dash in front of each" if isinstance(raw, dict) else ""
+            self.wrong(loc, "wrong-type", f"`{key}` takes a list of condition maps, found {found_in_words(raw)}{hint}")
             return []
         parts = tuple(self.map(item, (*loc, index), negated) for index, item in enumerate(raw))
         return [Condition("any" if (key == "any") != negated else "all", parts)]

@@ -41,11 +41,20 @@ def _read(path: Path) -> bytes:
     return raw
 
 
-NOT_TEXT = re.compile("[^\t\n\r\x20-\x7e\x85\xa0-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
-UNSEEN = re.compile("[\u00ad\u200b\u200e\u200f\u202a-\u202e\u2060-\u2064\u2066-\u2069\ufeff]")
-"""Characters that no editor shows and that make another word: they come along when text is copied."""
-TAB_INDENT = re.compile(r"^ *(\t)[ \t]*[^\s#]", re.MULTILINE)
-WIDE_INDENT = re.compile("^ *([\u00a0\u2000-\u200a\u3000])", re.MULTILINE)
+NOT_TEXT = "[^\t\n\r\x20-\x7e\x85\xa0-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]"
+UNSEEN = "[\u00ad\u200b\u200e\u200f\u202a-\u202e\u2060-\u2064\u2066-\u2069\ufeff]"
+"""No editor shows them, and they make another word: they come along when text is copied."""
+REFUSED = [
+    (re.compile(pattern, re.MULTILINE), told)
+    for pattern, told in (
+        (f"({NOT_TEXT})", "a control character U+{:04X}; delete it"),
+        (f"({UNSEEN})", "an invisible character U+{:04X}; delete it"),
+        (r"^ *(\t)[ \t]*[^\s#]", "a tab at the start of a line; indent with spaces"),
+        ("^ *([\u00a0\u2000-\u200a\u3000])", "a wide space U+{:04X} at the start of a line; indent with plain spaces"),
+        ("^(%)", "a % line changes how YAML is read; leave it out"),
+    )
+]
+"""What stands nowhere in such a file, and what to do about it."""
 WIDE = re.compile("[\u00a0\u3000\uff01-\uff5e\u2018\u2019\u201c\u201d]")
 """Punctuation of Korean, Japanese and Chinese keyboards and of word processors; YAML takes it for letters."""
 PLAIN = {"\u2018": "'", "\u2019": "'", "\u201c": '"', "\u201d": '"'}
@@ -105,7 +114,7 @@ def _decode(raw: bytes, name: str) -> str:
         raise mistake_at(name, line, column, f"{text}; save the file as UTF-8") from None
     for refused, told in REFUSED:
         if found := refused.search(text):
-            raise mistake_at(name, *_line_column(text, found), told.format(ord(found[0][-1])))
+            raise mistake_at(name, *_line_column(text, found), told.format(ord(found[1])))
     return text
 
 

@@ -152,15 +152,15 @@ def validate(document: Document, model: type[Model]) -> Model:
     unread = {problem.loc for problem in found if problem.code != "duplicate-key"}
     try:
         made = model.model_validate(document.data)
-        if not found:
-            return made
     except ValidationError as error:
         errors = error.errors(include_url=False)
         missing = [details["loc"] for details in errors if details["type"] == "missing"]
         for details in errors:
-            if not any(details["loc"][:length] in unread for length in range(len(details["loc"]) + 1)):
+            if not any(details["loc"][: len(loc)] == loc for loc in unread):
                 found.append(_problem(document, model, details, missing))
-    raise document.error(found)
+    if found:
+        raise document.error(found)
+    return made
 
 
 def wrong(code: str, text: str) -> PydanticCustomError:
@@ -229,8 +229,7 @@ class _Reading:
             at = (*loc, str(key.value) if isinstance(key, ScalarNode) else "?")
             position = (key.start_mark.line + 1, key.start_mark.column + 1)
             if at in self.keys:
-                first = self.keys[at]
-                self.keys[at] = position  # the second one is the one that the message points at
+                first, self.keys[at] = self.keys[at], position  # the message points at the second one
                 self.wrong(at, f"this key is here twice, first on line {first[0]}", "duplicate-key")
                 continue
             self.keys[at] = position
@@ -238,6 +237,7 @@ class _Reading:
                 self.values[at] = position
                 told = "; << is not read, write its lines out" if key.value == "<<" else "; put it in quotes"
                 self.wrong(at, f"a key is a word{told}", "bad-key")
+                result[str(at[-1])] = None
                 continue
             result[key.value] = self.value(value, at)
         return result
@@ -303,9 +303,10 @@ def _problem(document: Document, model: type[BaseModel], details: ErrorDetails, 
         return Problem(whole, f"there is no such key{beside} expected: {', '.join(names)}", "unknown-key", at="key")
     if kind == "literal_error":
         found, expected = found_in_words(given), context["expected"]
-        near = nearest(given, re.findall("'([^']*)'", expected)) if isinstance(given, str) else ""
-        told = f"{found} is not known; expected: {expected}{near}" if given else f"expected {expected}, found {found}"
-        return Problem(loc, told, "unknown-value")
+        if not isinstance(given, str | int | float):
+            return Problem(loc, f"expected {expected}, found {found}", "unknown-value")
+        near = nearest(str(given), re.findall("'([^']*)'", expected))
+        return Problem(loc, f"{found} is not known; expected: {expected}{near}", "unknown-value")
     if kind in EXPECTED:
         expected = EXPECTED[kind].format_map(context)
         code = "wrong-type" if kind.endswith("_type") else "wrong-value"
@@ -344,11 +345,6 @@ def _field_names(model: object, loc: Sequence[str | int]) -> list[str]:
         if not loc:
             return list(names)
         return _field_names(names.get(str(loc[0])), loc[1:])
-    if origin in (dict, Mapping) and loc:
-        return _field_names(arguments[1], loc[1:])
-    if origin in (list, tuple) and loc:
-        return _field_names(arguments[0], loc[1:])
-    for option in arguments:  # X | None
-        if names_of_option := _field_names(option, loc):
-            return names_of_option
-    return []
+    if origin in (dict, Mapping, tuple) and loc:
+        return _field_names(arguments[0 if origin is tuple else 1], loc[1:])
+    return next((found for option in arguments if (found := _field_names(option, loc))), [])  # X | None

@@ -1,8 +1,11 @@
-"""Writes the generated parts of docs/ (the table of settings); a test holds the docs against it."""
+"""Writes the generated parts of docs/ (settings, the reference of the rules); a test holds the docs against it."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
+
+import rules_reference
 
 from pacsnode.settings import Settings
 
@@ -25,10 +28,21 @@ def filled(text: str, part: str, content: str) -> str:
     return f"{head}{begin}\n{content}\n{end}{rest.split(end)[1]}"
 
 
+PAGES: dict[str, dict[str, Callable[[], str]]] = {
+    "operations.md": {"settings": settings_table},
+    "rules.md": rules_reference.PARTS,
+}
+"""What is generated, by page and by the name of its markers."""
+
+
 def main() -> None:
     """Rewrite what is generated."""
-    path = ROOT / "docs" / "operations.md"
-    path.write_text(filled(path.read_text(), "settings", settings_table()))
+    for page, parts in PAGES.items():
+        path = ROOT / "docs" / page
+        text = path.read_text(encoding="utf-8")
+        for part, made in parts.items():
+            text = filled(text, part, made())
+        path.write_text(text, encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -1,21 +1,43 @@
-"""What README and docs show is run: every YAML block, every command, every generated part, every link."""
+"""What README and docs show is run: every YAML block, every command, every generated part, every link, every code."""
 
 from __future__ import annotations
 
+import ast
+import json
 import os
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from textwrap import indent
+from typing import Any
 
 import pytest
 
+from pacsnode import yamlfile
 from pacsnode.live import load_site
+from pacsnode.peers import Peer
 from pacsnode.route.examples import check_examples
+from pacsnode.route.language import json_schema
 from pacsnode.settings import load
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+RULES_PAGE = ROOT / "docs" / "rules.md"
+AROUND = """\
+version: 1
+peers:
+  xray-1: {ae_title: XR1, host: 192.0.2.21, port: 104, may: [store], investigational: true}
+  ward-b: {ae_title: "*", host: 198.51.100.0/24, may: [store], reply_to: main-pacs}
+  main-pacs: {ae_title: PACS, host: 192.0.2.5, port: 104, investigational: true}
+unmatched: keep
+rules:
+"""
+"""What a rule that is shown alone stands in."""
+MORE = "run: chest-xray\nresults: [sr]\nsend_to: [main-pacs]\n"
+WRONG_CODES = {"Problem": 2, "wrong": 0}
+"""Which argument is the code, by what is called."""
 
 
 def blocks(language: str) -> list[tuple[str, str]]:
@@ -44,13 +66,72 @@ def environment(tmp_path: Path) -> dict[str, str]:
     }
 
 
+TYPES: dict[str, Any] = {
+    "string": str,
+    "number": (int, float),
+    "integer": int,
+    "boolean": bool,
+    "array": list,
+    "object": dict,
+}
+KNOWN = {"$ref", "anyOf", "type", "enum", "const", "items", "minItems", "maxItems", "minLength", "maxLength", "minimum"}
+KNOWN |= {"maximum", "properties", "additionalProperties", "required", "minProperties", "pattern"}
+KNOWN |= {"title", "description", "default"}
+
+
+def whole(text: str) -> str:
+    """A block that is shown, as a rules file: it may be one, a rule, or a part of a rule."""
+    if text.startswith("version:"):
+        return text
+    if text.startswith("- name:"):
+        return AROUND + indent(text, "  ")
+    rest = "complete: {quiet: 20s}\n" if not text.startswith("complete:") else ""
+    rest += "when: {Modality: {in: [CR, DX]}}\n" if not text.startswith("when:") else ""
+    shown = indent(text + MORE + rest, "    ")
+    return f"{AROUND}  - name: shown\n{shown}"
+
+
 @pytest.mark.parametrize(("page", "text"), blocks("yaml"))
 def test_every_yaml_that_is_shown_is_a_rules_file_whose_examples_hold(page: str, text: str, tmp_path: Path) -> None:
     rules = tmp_path / "rules.yaml"
-    rules.write_text(text)
+    rules.write_text(whole(text), encoding="utf-8")
     site = load_site(load(rules=rules, models=ROOT / "models"))
-    assert site.rules.rules
+    assert site.rules.peers.peers
     assert check_examples(site.rules) == []
+    for warning in site.rules.warnings:  # the docs name services that a site has to install
+        assert "[unknown-service]" in warning or "[service-never]" in warning, warning
+
+
+def fits(shape: Any, value: object, parts: dict[str, Any]) -> bool:
+    """Whether a value is as a JSON Schema says, as far as ours uses it; what it does not know fails the test."""
+    if isinstance(shape, bool):
+        return shape
+    assert shape.keys() <= KNOWN, shape.keys() - KNOWN
+    if "$ref" in shape:
+        return fits(parts[shape["$ref"].split("/")[-1]], value, parts)
+    if "anyOf" in shape and not any(fits(one, value, parts) for one in shape["anyOf"]):
+        return False
+    types = shape.get("type", list(TYPES))
+    if not any(isinstance(value, TYPES[one]) for one in (types if isinstance(types, list) else [types])):
+        return False
+    if value not in shape.get("enum", [value]) or value != shape.get("const", value):
+        return False
+    if isinstance(value, list):
+        return len(value) >= shape.get("minItems", 0) and all(fits(shape.get("items", True), v, parts) for v in value)
+    if isinstance(value, dict):
+        named, others = shape.get("properties", {}), shape.get("additionalProperties", True)
+        has_all = set(shape.get("required", [])) <= value.keys()
+        return has_all and all(fits(named.get(key, others), one, parts) for key, one in value.items())
+    return not isinstance(value, str) or re.search(shape.get("pattern", ""), value) is not None
+
+
+@pytest.mark.parametrize(("page", "text"), blocks("yaml"))
+def test_the_schema_for_editors_takes_every_yaml_that_is_shown(page: str, text: str) -> None:
+    schema = json_schema()
+    parts, shape = schema["$defs"], {key: part for key, part in schema.items() if key in KNOWN}
+    data = yamlfile.parse(whole(text), page).data
+    assert fits(shape, data, parts)
+    assert not fits(shape, data | {"rulez": []}, parts)
 
 
 def test_the_shipped_rules_hold_their_examples() -> None:
@@ -79,15 +160,57 @@ def test_every_command_that_is_shown_runs(command: str, environment: dict[str, s
     assert "Traceback" not in answer.stderr
 
 
-def test_the_table_of_settings_is_the_one_of_the_program() -> None:
-    written = subprocess.run(
-        [sys.executable, "-c", "import write_docs; print(write_docs.settings_table())"],
+def test_every_generated_part_is_as_the_program_is() -> None:
+    script = (
+        "import json, write_docs; "
+        "print(json.dumps({page: [made() for made in parts.values()] for page, parts in write_docs.PAGES.items()}))"
+    )
+    answer = subprocess.run(
+        [sys.executable, "-c", script],
         env=os.environ | {"PYTHONPATH": f"{ROOT}:{ROOT / 'scripts'}"},
         capture_output=True,
         text=True,
         check=True,
-    ).stdout.strip()
-    assert written in (ROOT / "docs" / "operations.md").read_text(), "run python scripts/write_docs.py"
+    ).stdout
+    for page, parts in json.loads(answer).items():
+        for part in parts:
+            assert part in (ROOT / "docs" / page).read_text(encoding="utf-8"), "run python scripts/write_docs.py"
+
+
+def codes_of(path: Path) -> Iterator[str]:
+    """Every code of a mistake that a module uses: in `Problem(...)`, in `wrong(...)`, or at the end of a sentence."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "code":
+            yield from (code for part in ast.walk(node.value) if isinstance(part, ast.expr) and (code := text_of(part)))
+        if isinstance(node, ast.Constant) and isinstance(node.value, str):
+            yield from re.findall(r" \[([a-z-]+)\]$", node.value)
+        if not isinstance(node, ast.Call):
+            continue
+        called = ast.unparse(node.func)
+        if called == "self.wrong":
+            yield from (code for argument in node.args if (code := text_of(argument)))
+        elif called in WRONG_CODES and (code := text_of(node.args[WRONG_CODES[called]])):
+            yield code
+
+
+def text_of(argument: ast.expr) -> str:
+    """A constant that may be a code, "" for anything else."""
+    value = argument.value if isinstance(argument, ast.Constant) else ""
+    return value if isinstance(value, str) and re.fullmatch("[a-z]+(-[a-z]+)*", value) else ""
+
+
+def test_every_error_code_is_explained_and_none_that_there_is_not() -> None:
+    package = ROOT / "pacsnode"
+    modules = [package / f"{name}.py" for name in ("peers", "yamlfile", "textfile", "operators")]
+    used = {code for path in [*modules, *(package / "route").glob("*.py")] for code in codes_of(path)}
+    page = RULES_PAGE.read_text(encoding="utf-8").split("## All error codes")[1]
+    explained = re.findall(r"^\| `([a-z-]+)` \|", page, re.MULTILINE)
+    assert sorted(explained) == sorted(used)
+
+
+def test_every_key_of_a_peer_is_explained() -> None:
+    page = RULES_PAGE.read_text(encoding="utf-8")
+    assert [key for key in Peer.model_fields if key != "name" and f"| `{key}` |" not in page] == []
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

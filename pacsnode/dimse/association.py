@@ -1,4 +1,4 @@
-"""The side that asks for an association: C-ECHO, C-STORE, N-ACTION and N-EVENT-REPORT to a peer.
+"""The side that asks for an association: C-ECHO, C-STORE, C-FIND, N-ACTION and N-EVENT-REPORT to a peer.
 
 In: where the peer is, what to propose, data sets as files. Out: accepted contexts, the peer's statuses. Raises
 Transient for what a later try may cure, Permanent for what a person must, each with a sentence for that person.
@@ -162,6 +162,25 @@ class Association:
             meta = read_meta(file)
             return self.store(meta.sop_class_uid, meta.sop_instance_uid, meta.transfer_syntax_uid, file)
 
+    def find(self, sop_class_uid: str, identifier: bytes, take: Callable[[bytes], None]) -> Status:
+        """C-FIND; `take` gets the identifier of each match, b"" where the peer sent none. Raises as `store` does.
+
+        The identifiers are in the accepted transfer syntax. What `take` raises aborts the association: no peer need
+        be believed that there is an end.
+        """
+        context_id = self._context(sop_class_uid, "")
+        self._message_id = self._message_id % 0xFFFF + 1
+        command = commands.find_request(self._message_id, sop_class_uid)
+        prefix = pdus.command_pdus(context_id, command, self._maximum_length)
+        with self._aborting():
+            self._transport.send_message(prefix, context_id, io.BytesIO(identifier), self._maximum_length)
+            while True:
+                answer = self._read_response(commands.C_FIND_RSP)
+                match = self._read_data_set() if answer.has_data_set else b""
+                if not answer.status.is_pending:
+                    return answer.status
+                take(match)
+
     def event_report(self, sop_class_uid: str, sop_instance_uid: str, event_type_id: int, data_set: bytes) -> Status:
         """N-EVENT-REPORT; `data_set` in the transfer syntax that was accepted. Raises as `store` does."""
         names = sop_class_uid, sop_instance_uid, event_type_id
@@ -185,6 +204,10 @@ class Association:
         with self._aborting():
             self._transport.send_message(prefix, context_id, io.BytesIO(data_set), self._maximum_length)
             return self._answer(response_field)
+
+    def cut(self) -> None:
+        """End what another thread waits for on this association: it gets ConnectionLost."""
+        self._transport.cancel()
 
     def release(self) -> None:
         """A-RELEASE and close. What was answered before stays true, whatever the peer does now."""
@@ -233,25 +256,29 @@ class Association:
             raise
 
     def _answer(self, command_field: int) -> Status:
-        """The response to the request just sent."""
-        command = self._read_command()
-        if command.command_field != command_field or command.message_id != self._message_id:
-            raise ProtocolViolation("the peer answered something that was not asked")
+        """The response to the request just sent; the reply of an event or action (PS3.7 10.1.1.1.9) is skipped."""
+        command = self._read_response(command_field)
         if command.has_data_set:
             if command_field not in (commands.N_ACTION_RSP, commands.N_EVENT_REPORT_RSP):
                 raise ProtocolViolation("the peer answered with a data set")
-            self._skip_data_set()
+            self._read_data_set()
         return command.status
 
-    def _skip_data_set(self) -> None:
-        """The reply of an event or action (PS3.7 10.1.1.1.9): of no meaning in the services that we have."""
-        is_last, skipped = False, 0
+    def _read_response(self, command_field: int) -> CommandSet:
+        command = self._read_command()
+        if command.command_field != command_field or command.message_id != self._message_id:
+            raise ProtocolViolation("the peer answered something that was not asked")
+        return command
+
+    def _read_data_set(self) -> bytes:
+        data, is_last = b"", False
         while not is_last:
             fragments = self._transport.read_fragments(wait_s=self._timeouts.pdu_s)
-            skipped += sum(map(len, fragments.pieces))
-            if fragments.is_command or skipped > commands.LONGEST_COMMAND_BYTES:
+            data += b"".join(fragments.pieces)
+            if fragments.is_command or len(data) > commands.LONGEST_COMMAND_BYTES:
                 raise ProtocolViolation("the peer answered with something else than a short data set")
             is_last = fragments.is_last
+        return data
 
     def _read_command(self) -> CommandSet:
         data = b""

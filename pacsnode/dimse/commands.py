@@ -15,6 +15,8 @@ from pacsnode.dimse.pdus import ProtocolViolation
 
 C_STORE_RQ: Final = 0x0001
 C_STORE_RSP: Final = 0x8001
+C_FIND_RQ: Final = 0x0020
+C_FIND_RSP: Final = 0x8020
 C_ECHO_RQ: Final = 0x0030
 C_ECHO_RSP: Final = 0x8030
 C_CANCEL_RQ: Final = 0x0FFF
@@ -88,6 +90,11 @@ class Status:
     def is_warning(self) -> bool:
         """Whether it was done, with something to say (PS3.7 C.3: 0001, 0107, 0116, Bxxx)."""
         return self.code in (0x0001, 0x0107, 0x0116) or self.code >> 12 == 0xB
+
+    @property
+    def is_pending(self) -> bool:
+        """Whether more answers to the same request follow (PS3.4 C.4.1.1.4)."""
+        return self.code in (0xFF00, 0xFF01)
 
     def __str__(self) -> str:
         return f"0x{self.code:04X} {self.comment}".rstrip()
@@ -177,6 +184,17 @@ def store_request(message_id: int, sop_class_uid: str, sop_instance_uid: str) ->
         (_PRIORITY, _us(_MEDIUM_PRIORITY)),
         (_DATA_SET_TYPE, _us(_DATA_SET)),
         (_AFFECTED_SOP_INSTANCE_UID, _padded(sop_instance_uid)),
+    )
+
+
+def find_request(message_id: int, sop_class_uid: str) -> bytes:
+    """A C-FIND-RQ of medium priority; its data set, the identifier, follows."""
+    return _encode(
+        (_AFFECTED_SOP_CLASS_UID, _padded(sop_class_uid)),
+        (_COMMAND_FIELD, _us(C_FIND_RQ)),
+        (_MESSAGE_ID, _us(message_id)),
+        (_PRIORITY, _us(_MEDIUM_PRIORITY)),
+        (_DATA_SET_TYPE, _us(_DATA_SET)),
     )
 
 

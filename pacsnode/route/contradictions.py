@@ -93,18 +93,18 @@ def implies(narrow: Condition, wide: Condition) -> bool:
     """Whether every image that satisfies `narrow` is sure to satisfy `wide`."""
     if wide.mode == "any" and len(wide.parts) > 1:
         return any(implies(narrow, Condition("all", (part,))) for part in wide.parts) or wide in narrow.parts
-    given = list(_sure(narrow))
+    given = list(sure_parts(narrow))
     return all(_follows(part, given) for part in wide.parts)
 
 
-def _sure(condition: Condition) -> Iterator[Test | StudyHas | Condition]:
-    """The parts that hold in any case."""
+def sure_parts(condition: Condition) -> Iterator[Test | StudyHas | Condition]:
+    """The parts that hold in any case, those of `all` blocks among them."""
     if condition.mode == "any" and len(condition.parts) > 1:
         yield condition
         return
     for part in condition.parts:
         if isinstance(part, Condition):
-            yield from _sure(part)
+            yield from sure_parts(part)
         else:
             yield part
 

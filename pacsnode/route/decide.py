@@ -24,10 +24,11 @@ from pacsnode.handover import (
 )
 from pacsnode.operands import NUMBER
 from pacsnode.route.language import Priority
+from pacsnode.route.prepared import prepared
 from pacsnode.route.rule import Rule
-from pacsnode.route.rules import Rules, in_words, unsatisfied
+from pacsnode.route.rules import Rules
 from pacsnode.route.series import choose
-from pacsnode.route.view import View
+from pacsnode.route.view import Images, View
 
 PRIORITIES: dict[Priority, int] = {"stat": 1, "routine": 10, "off-peak": 20}
 """Smaller is sooner."""
@@ -36,105 +37,114 @@ LATE_ORDER = ("ignore", "amend", "rerun")
 
 @dataclass
 class _Deciding:
-    """One study on its way through the rules. `stopped`: which rule took an image for itself, by SOP Instance UID."""
+    """One study on its way through the rules. `stopped`: images that a rule took for itself, by the rule's name."""
 
     view: View
     rules: Rules
     study_instance_uid: str
     explained: bool
-    stopped: dict[str, str] = field(default_factory=dict)
+    left: Images
+    stopped: list[tuple[str, Images]] = field(default_factory=list)
     candidates: dict[tuple[str, tuple[str, ...]], Candidate] = field(default_factory=dict)
     forwards: list[Forward] = field(default_factory=list)
-    verdicts: list[RuleVerdict] = field(default_factory=list)
 
 
 def decide(study: Study, rules: Rules, *, explained: bool = True) -> Decision:
-    """Apply every rule to every instance of the study. Not `explained`: verdicts without reasons, quicker."""
-    deciding = _Deciding(View(study, rules), rules, study.study_instance_uid, explained)
-    for rule in rules.rules:
-        if study.conflict:
-            reason = f"the study's identity is in conflict and waits for a person: {study.conflict}"
-            deciding.verdicts.append(RuleVerdict(rule.name, False, reason))
-        elif not rule.enabled:
-            deciding.verdicts.append(RuleVerdict(rule.name, False, "the rule is switched off (enabled: false)"))
-        else:
-            deciding.verdicts.append(_apply(rule, deciding))
+    """Apply every rule to every image of the study.
+
+    Not `explained`: rules that cannot match say no more than that, which is several times as quick.
+    """
+    ready = prepared(rules)
+    view = View(study, rules)
+    deciding = _Deciding(view, rules, study.study_instance_uid, explained, view.everything)
+    if study.conflict:
+        reason = f"the study's identity is in conflict and waits for a person: {study.conflict}"
+        verdicts = [RuleVerdict(rule.name, False, reason) for rule in rules.rules]
+    else:
+        verdicts = list(ready.untouched)
+        may_take = -1 if explained else view.may_be_taken_by()
+        for number, rule in enumerate(rules.rules):
+            if rule.enabled and may_take >> number & 1:
+                verdicts[number] = _apply(rule, deciding)
     return Decision(
         study.study_instance_uid,
         study.revision,
         rules.hash,
         tuple(deciding.candidates.values()),
-        tuple(deciding.verdicts),
+        tuple(verdicts),
         tuple(deciding.forwards),
     )
 
 
 def _apply(rule: Rule, deciding: _Deciding) -> RuleVerdict:
-    view, stopped = deciding.view, deciding.stopped
-    left = None if not stopped else [i.sop_instance_uid for i in view.instances if i.sop_instance_uid not in stopped]
-    matching = view.select(rule.when, left, explained=deciding.explained)
-    if not matching.instances:
+    view = deciding.view
+    matching = view.select(rule.when, deciding.left)
+    nearest = matching.nearest
+    if not matching.images:
         reason = _why_none(rule, deciding) if deciding.explained else ""
-        return RuleVerdict(rule.name, False, reason or in_words(unsatisfied(matching.nearest)), matching.nearest)
-    instances, told = matching.instances, []
+        return RuleVerdict(rule.name, False, reason, nearest.clauses) if reason else nearest.refusal(rule.name)
+    images, told = matching.images, []
     if rule.series is not None:
         condition = rule.series.when
-        chosen = choose(instances, rule.series, lambda series: condition is None or view.is_met(condition, series))
+        chosen = choose(
+            view.of(images),
+            rule.series,
+            lambda series: condition is None or view.is_met(condition, view.images_of(series)),
+        )
         if not chosen.instances:
-            return RuleVerdict(rule.name, False, chosen.reason, matching.nearest)
-        instances = chosen.instances
-        told.append(f"its series have {len(instances)} of {_images(len(matching.instances))}")
-    clauses = matching.nearest
+            return RuleVerdict(rule.name, False, chosen.reason, nearest.clauses)
+        images = view.images_of(chosen.instances)
+        told.append(f"its series have {images.bit_count()} of {_images(matching.images.bit_count())}")
+    clauses = nearest.clauses
     for name in rule.run:
-        sentence, blocking = _run(rule, name, instances, deciding)
+        sentence, blocking = _run(rule, name, images, deciding)
         told.append(sentence)
         clauses = (*clauses, *blocking)
     if rule.forward:
-        uids = tuple(instance.sop_instance_uid for instance in instances)
-        deciding.forwards.append(Forward(rule.name, uids, rule.forward, PRIORITIES[rule.priority]))
-        told.append(f"{_images(len(uids))} forwarded to {' and '.join(rule.forward)}")
+        deciding.forwards.append(Forward(rule.name, view.uids(images), rule.forward, PRIORITIES[rule.priority]))
+        told.append(f"{_images(images.bit_count())} forwarded to {' and '.join(rule.forward)}")
     if rule.stop:
-        stopped.update((instance.sop_instance_uid, rule.name) for instance in instances)
+        deciding.stopped.append((rule.name, images))
+        deciding.left &= ~images
         told.append("no rule below looks at them")
     return RuleVerdict(rule.name, True, f"matched, {', '.join(told)}", clauses)
 
 
 def _why_none(rule: Rule, deciding: _Deciding) -> str:
     """Why a rule gets no image, where it is not its condition."""
-    if not deciding.view.instances:
+    view = deciding.view
+    if not view.instances:
         return "the study has no images yet"
-    taken = deciding.view.select(rule.when, deciding.stopped, explained=False).instances if deciding.stopped else ()
-    if not taken:
+    if not deciding.stopped:
         return ""
-    by = dict.fromkeys(deciding.stopped[instance.sop_instance_uid] for instance in taken)
-    return f"its images are taken by {' and '.join(map(repr, by))} above, which has stop: true"
+    taken = view.select(rule.when, view.everything).images
+    by = [name for name, images in deciding.stopped if images & taken]
+    return f"its images are taken by {' and '.join(map(repr, by))} above, which has stop: true" if taken else ""
 
 
-def _run(rule: Rule, name: str, instances: Sequence[Instance], deciding: _Deciding) -> tuple[str, tuple[Clause, ...]]:
+def _run(rule: Rule, name: str, images: Images, deciding: _Deciding) -> tuple[str, tuple[Clause, ...]]:
     """Make the candidate for one service; what became of it in words, and the clauses that were in its way."""
-    count = _images(len(instances))
+    count = _images(images.bit_count())
     service = deciding.rules.services.get(name)
     if service is None:
         return f"but {name} is not installed", ()
-    uids = {instance.sop_instance_uid for instance in instances}
-    accepted = deciding.view.select(service.accepts, uids, explained=deciding.explained)
-    if not accepted.instances:
-        blocking = unsatisfied(accepted.nearest)
-        return f"but {name} accepts none of its {count}: {in_words(blocking)}", tuple(blocking)
-    candidate = _candidate(rule, name, accepted.instances, deciding)
+    accepted = deciding.view.select(service.accepts, images)
+    if not accepted.images:
+        return f"but {name} accepts none of its {count}: {accepted.nearest.why_not}", accepted.nearest.blocking
+    candidate = _candidate(rule, name, accepted.images, deciding)
     key = (candidate.service, candidate.instances)
     held = deciding.candidates.get(key)
     deciding.candidates[key] = _united(held, candidate) if held else candidate
-    return f"{name} gets {len(accepted.instances)} of {count}", ()
+    return f"{name} gets {accepted.images.bit_count()} of {count}", ()
 
 
-def _candidate(rule: Rule, service: str, instances: tuple[Instance, ...], deciding: _Deciding) -> Candidate:
+def _candidate(rule: Rule, service: str, images: Images, deciding: _Deciding) -> Candidate:
     complete = rule.complete
     return Candidate(
         deciding.study_instance_uid,
         service,
         (rule.name,),
-        tuple(instance.sop_instance_uid for instance in instances),
+        deciding.view.uids(images),
         tuple(kind for kind in RESULT_KINDS if kind in rule.results),
         tuple(dict.fromkeys(rule.send_to)),
         PRIORITIES[rule.priority],
@@ -144,20 +154,22 @@ def _candidate(rule: Rule, service: str, instances: tuple[Instance, ...], decidi
             complete.ask_sender,
             complete.at_most,
             complete.then,
-            tuple(_missing(rule, instances, deciding.view)),
+            tuple(_missing(rule, images, deciding.view)),
         ),
         Late(rule.late.do, rule.late.within),
     )
 
 
-def _missing(rule: Rule, instances: Sequence[Instance], view: View) -> list[str]:
+def _missing(rule: Rule, images: Images, view: View) -> list[str]:
     """What the rule expects and the study does not have yet."""
     complete = rule.complete
-    missing = [f"no image with {wanted.in_words}" for wanted in complete.expect if not view.is_met(wanted)]
-    if len(instances) < complete.images:
-        missing.append(f"{_images(len(instances))} of at least {complete.images}")
+    missing = [
+        f"no image with {wanted.in_words}" for wanted in complete.expect if not view.is_met(wanted, view.everything)
+    ]
+    if images.bit_count() < complete.images:
+        missing.append(f"{_images(images.bit_count())} of at least {complete.images}")
     if complete.contiguous:
-        missing += _gaps(instances)
+        missing += _gaps(view.of(images))
     return missing
 
 

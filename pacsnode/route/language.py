@@ -8,9 +8,11 @@ for their editor too.
 from __future__ import annotations
 
 import re
-from typing import Annotated, Any, Literal
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal, get_args
 
-from pydantic import BeforeValidator, Field, StringConstraints, WithJsonSchema, field_validator
+from pydantic import BeforeValidator, Field, GetJsonSchemaHandler, StringConstraints, WithJsonSchema, field_validator
 
 from pacsnode import yamlfile
 from pacsnode.handover import LateAction, ResultKind
@@ -44,6 +46,8 @@ def _quiet(raw: object) -> float:
 
 def _one_or_more(raw: object) -> object:
     """One name stands for a list of one."""
+    if not isinstance(raw, str | list):
+        raise wrong("wrong-type", f"expected a name or a list of names, found {yamlfile.found_in_words(raw)}")
     return [raw] if isinstance(raw, str) else raw
 
 
@@ -57,10 +61,26 @@ def _values(raw: object) -> tuple[str, ...]:
     return tuple(map(str, values))
 
 
+def _from_to(raw: object) -> object:
+    if not isinstance(raw, list) or len(raw) != 2:
+        raise wrong("wrong-type", f"expected two values, [from, to], found {yamlfile.found_in_words(raw)}")
+    return raw
+
+
 def _clock(raw: object) -> str:
     if not isinstance(raw, str) or not re.fullmatch(r"([01]\d|2[0-3]):[0-5]\d", raw):
         raise wrong("clock", f'expected a time of day such as "18:30", found {yamlfile.found_in_words(raw)}')
     return raw
+
+
+@dataclass(frozen=True, eq=False)
+class _Or:
+    """In the schema for editors: what may stand there in short."""
+
+    short: Mapping[str, Any]
+
+    def __get_pydantic_json_schema__(self, schema: Any, handler: GetJsonSchemaHandler) -> dict[str, Any]:
+        return {"anyOf": [dict(self.short), handler(schema)]}
 
 
 _DURATION = WithJsonSchema({"type": "string", "pattern": r"^\d{1,5}(\.\d)? ?[smhd]$"})
@@ -68,8 +88,9 @@ Seconds = Annotated[float, BeforeValidator(_seconds), _DURATION]
 Quiet = Annotated[float, BeforeValidator(_quiet), _DURATION]
 Clock = Annotated[str, BeforeValidator(_clock)]
 Name = Annotated[str, StringConstraints(min_length=1, max_length=64, strip_whitespace=True)]
-Names = Annotated[Items[Name], BeforeValidator(_one_or_more), Field(min_length=1)]
-Pair = Field(min_length=2, max_length=2)
+Names = Annotated[Items[Name], BeforeValidator(_one_or_more), Field(min_length=1), _Or({"type": "string"})]
+PAIR_LENGTH = Field(min_length=2, max_length=2)
+PAIR = BeforeValidator(_from_to)
 Number = Annotated[float, BeforeValidator(lambda raw: float(raw) if type(raw) is int else raw)]
 
 
@@ -86,7 +107,7 @@ class Complete(Record):
     images: Annotated[int, Field(ge=1, le=100_000, description="The case has at least so many images.")] = 1
     contiguous: Annotated[bool, Field(description="InstanceNumber has no gap in any series of the case.")] = False
     ask_sender: Annotated[bool, Field(description="Ask the sender by C-FIND how many images the study has.")] = False
-    at_most: Annotated[Seconds, Field(description="The longest wait for what is missing, from the last image.")] = 86400
+    at_most: Annotated[Seconds, Field(description="The longest wait for what is missing, from the last image.")] = 86400.0
     then: Annotated[
         Literal["run", "keep"],
         Field(description="What is incomplete even then: run all the same, or keep it and give an alarm."),
@@ -100,7 +121,7 @@ class LateImages(Record):
     images alone. ignore: they are archived, and that is all.
     """
 
-    do: LateAction
+    do: Annotated[LateAction, Field(description="rerun, amend or ignore; `late_images: rerun` is short for it.")]
     within: Annotated[Seconds, Field(description="Counted from the start; what comes later is ignored.")] = 604800.0
 
 
@@ -111,8 +132,12 @@ class SeriesChoice(Record):
     orientation: Annotated[
         Literal["axial", "coronal", "sagittal", "oblique"] | None, Field(description="Of its slices.")
     ] = None
-    images: Annotated[Items[int] | None, Pair] = None
-    thickness_mm: Annotated[Items[Number] | None, Pair] = None
+    images: Annotated[Items[int] | None, PAIR_LENGTH, PAIR, Field(description="From, to: how many images it has.")] = (
+        None
+    )
+    thickness_mm: Annotated[
+        Items[Number] | None, PAIR_LENGTH, PAIR, Field(description="From, to: SliceThickness, else the spacing.")
+    ] = None
     choose: Annotated[
         Literal["all", "most-images", "newest", "thinnest"], Field(description="Where several series fit.")
     ] = "all"
@@ -128,78 +153,120 @@ class SeriesChoice(Record):
 class Schedule(Record):
     """When the rule acts: on images that come in these hours, on the clock of the site."""
 
-    days: Annotated[Items[Literal["mon", "tue", "wed", "thu", "fri", "sat", "sun"]], Field(min_length=1)] = WEEKDAYS  # type: ignore[assignment]
-    time: Annotated[Items[Clock] | None, Pair, Field(description="From, to; may go over midnight.")] = None
+    days: Annotated[
+        Items[Literal["mon", "tue", "wed", "thu", "fri", "sat", "sun"]],
+        Field(min_length=1, description="The day on which the image comes."),
+    ] = WEEKDAYS  # type: ignore[assignment]
+    time: Annotated[Items[Clock] | None, PAIR_LENGTH, PAIR, Field(description="From, to; may go over midnight.")] = None
+
+    @field_validator("time")
+    @classmethod
+    def _some_hours(cls, given: tuple[str, str] | None) -> tuple[str, str] | None:
+        if given is not None and given[0] == given[1]:
+            raise wrong("wrong-value", "from and to are the same; leave `time` out for the whole day")
+        return given
 
 
 def _late(raw: object) -> object:
     return {"do": raw} if isinstance(raw, str) else raw
 
 
-Late = Annotated[LateImages, BeforeValidator(_late)]
+Late = Annotated[LateImages, BeforeValidator(_late), _Or({"enum": list(get_args(LateAction))})]
 Kinds = Annotated[Items[ResultKind], Field(min_length=1)]
 
 
 class Defaults(Record):
     """What a rule does not say itself."""
 
-    complete: Complete | None = None
-    results: Kinds | None = None
-    send_to: Names | None = None
-    priority: Priority = "routine"
-    late_images: Late = LateImages(do="rerun")
-    owner: str = ""
+    complete: Annotated[Complete | None, Field(description="When the images of a case are whole.")] = None
+    results: Annotated[Kinds | None, Field(description="What is sent of the results.")] = None
+    send_to: Annotated[Names | None, Field(description="Who gets the results.")] = None
+    priority: Annotated[Priority, Field(description="What goes first where several wait.")] = "routine"
+    late_images: Annotated[Late, Field(description="What images do that come too late.")] = LateImages(do="rerun")
+    owner: Annotated[str, Field(description="Whom to ask.")] = ""
 
 
 class RuleEntry(Record):
     """One rule: which images, what is done with them."""
 
-    name: Name
+    name: Annotated[Name, Field(description="What decisions, examples and logs call it; no other rule has it.")]
     when: Annotated[ConditionMap, Field(description="All lines must hold for an image.")]
-    series: SeriesChoice | None = None
-    schedule: Schedule | None = None
+    series: Annotated[SeriesChoice | None, Field(description="Of these images, only those of some series.")] = None
+    schedule: Annotated[Schedule | None, Field(description="Only images that come on these days, at this time.")] = None
     run: Annotated[Names | None, Field(description="The AI service, or a list of them.")] = None
-    results: Kinds | None = None
+    results: Annotated[
+        Kinds | None, Field(description="What is sent: sr (report with numbers), seg (outlines), sc (picture).")
+    ] = None
     send_to: Annotated[Names | None, Field(description="Peers that get the results; `sender` is who sent.")] = None
     forward: Annotated[Names | None, Field(description="Peers that get the images themselves, without AI.")] = None
-    complete: Complete | None = None
-    late_images: Late | None = None
-    priority: Priority | None = None
+    complete: Annotated[Complete | None, Field(description="When the images of a case are whole.")] = None
+    late_images: Annotated[Late | None, Field(description="What images do that come too late.")] = None
+    priority: Annotated[Priority | None, Field(description="What goes first where several wait.")] = None
     stop: Annotated[bool, Field(description="No rule below looks at the images that this one takes.")] = False
-    enabled: bool = True
-    note: str = ""
-    owner: str | None = None
+    enabled: Annotated[bool, Field(description="false switches the rule off; its examples are still tried.")] = True
+    note: Annotated[str, Field(description="For people.")] = ""
+    owner: Annotated[str | None, Field(description="Whom to ask.")] = None
 
 
 def _images(raw: object) -> object:
     """One image stands for a list of one."""
+    if not isinstance(raw, dict | list):
+        found = yamlfile.found_in_words(raw)
+        raise wrong("wrong-type", f"expected an image such as {{Modality: CR}}, or a list of them, found {found}")
     return [raw] if isinstance(raw, dict) else raw
 
 
-Image = dict[str, Annotated[tuple[str, ...], BeforeValidator(_values)]]
+_VALUE = {"type": ["string", "number"]}
+_VALUES = {"anyOf": [_VALUE, {"type": "array", "items": _VALUE}]}
+Image = dict[str, Annotated[tuple[str, ...], BeforeValidator(_values), WithJsonSchema(_VALUES)]]
+ONE_IMAGE = _Or({"type": "object", "additionalProperties": _VALUES})
 
 
 class Example(Record):
     """A made-up study and the rules that must act on it."""
 
-    study: Annotated[Items[Image], BeforeValidator(_images), Field(min_length=1, max_length=1000)]
+    study: Annotated[
+        Items[Image],
+        BeforeValidator(_images),
+        Field(min_length=1, max_length=1000, description="An image by its attributes, or a list: a series of each."),
+        ONE_IMAGE,
+    ]
     images: Annotated[int, Field(ge=1, le=2000, description="Each image so many times, in one series.")] = 1
-    expect: Items[Name]
+    expect: Annotated[Items[Name], Field(description="The rules that must act on it, and no others; [] for none.")]
 
 
 class RulesFile(Record):
     """routing_rules.yaml: who may talk to this node, and which images go to which AI service."""
 
-    version: Literal[1]
-    peers: Peers
-    defaults: Defaults = Defaults()
-    rules: Items[RuleEntry]
+    version: Annotated[Literal[1], Field(description="Of the language.")]
+    peers: Annotated[Peers, Field(description="Every device and system that sends, asks or gets, by its name here.")]
+    defaults: Annotated[Defaults, Field(description="What a rule does not say itself.")] = Defaults()
+    rules: Annotated[Items[RuleEntry], Field(description="In their order: each that matches acts.")]
     unmatched: Annotated[
         Literal["keep", "alarm"], Field(description="A study that no rule takes is kept; alarm: somebody is told.")
     ]
-    examples: Items[Example] = ()
+    examples: Annotated[
+        Items[Example], Field(description="Made-up studies and the rules that must act; tried before a file goes live.")
+    ] = ()
 
 
 def json_schema() -> dict[str, Any]:
     """JSON Schema of the file, for editors that complete and check while one types."""
-    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **RulesFile.model_json_schema()}
+    schema = _as_written(RulesFile.model_json_schema())
+    peer = schema["$defs"]["Peer"]
+    del peer["properties"]["name"]  # the key in front of it
+    peer["required"].remove("name")
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
+
+
+def _as_written(node: Any) -> Any:
+    """A part of pydantic's schema as the file has it: lists have items, nothing is null, times are text."""
+    if isinstance(node, list):
+        return [_as_written(part) for part in node if part != {"type": "null"}]
+    if not isinstance(node, dict):
+        return node
+    words = {"minLength": "minItems", "maxLength": "maxItems"} if node.get("type") == "array" else {}
+    made = {words.get(key, key): _as_written(part) for key, part in node.items() if (key, part) != ("default", None)}
+    if "pattern" in made and "default" in made:
+        made["default"] = f"{made['default']:g}s"
+    return made

@@ -8,13 +8,16 @@ from going live; a warning is told and the rest of the file acts. docs/rules.md 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from functools import reduce
+from operator import getitem
+from typing import Any
 
 from pacsnode import peers
-from pacsnode.conditions import Condition, OneOf, Test
+from pacsnode.conditions import Condition, Test
 from pacsnode.operands import PEER, key_of
 from pacsnode.operators import unknown_name
 from pacsnode.peers import SENDER, Directory, Peer
-from pacsnode.route.contradictions import contradiction, implies
+from pacsnode.route.contradictions import contradiction, implies, sure_parts
 from pacsnode.route.language import RulesFile
 from pacsnode.route.rule import Rule, ServiceSummary
 from pacsnode.yamlfile import Document, Loc, Problem, nearest
@@ -37,12 +40,12 @@ def problems(
             text = f"a rule called {rule.name!r} is already on line {line}"
             found.append(Problem((*loc, "name"), text, "duplicate-rule"))
         found += _of_deeds(loc, rule, content)
-        found += _of_conditions(loc, rule, directory)
+        found += _of_conditions(loc, rule)
         found += _of_services(loc, rule, services)
         found += _of_destinations(loc, rule, directory, services)
         found += _of_forwarding(loc, rule, directory)
         found += _of_order(loc, rule, rules[:index])
-    return [*found, *_of_examples(content, document)]
+    return [*found, *_of_peers_in_conditions(document, directory), *_of_examples(content, document)]
 
 
 def _of_deeds(loc: Loc, rule: Rule, content: RulesFile) -> Iterator[Problem]:
@@ -59,16 +62,29 @@ def _of_deeds(loc: Loc, rule: Rule, content: RulesFile) -> Iterator[Problem]:
             yield Problem((*loc, key), "this says what a service does, and the rule has no `run`", "no-run", at="key")
 
 
-def _of_conditions(loc: Loc, rule: Rule, directory: Directory) -> Iterator[Problem]:
+def _of_peers_in_conditions(document: Document, directory: Directory) -> Iterator[Problem]:
+    """Peers in conditions, each where it is written: `peer: name`, `peer: {in: [names]}`, under `not` too."""
     known = {key_of(PEER, name) for name in directory.peers}
-    for condition in rule.conditions():
-        for test in condition.tests():
-            if test.attribute == PEER and isinstance(test.matcher, OneOf):
-                for key in sorted(map(str, test.matcher.keys - known)):
-                    text = f"there is no peer {key}{nearest(key, directory.peers)}"
-                    yield Problem((*loc, "when", PEER), text, "unknown-peer")
-    if reason := contradiction(rule.when):
+    written: Any = document.data
+    for loc in document.values:
+        if PEER not in loc or loc[0] not in ("rules", "defaults", "examples"):
+            continue
+        behind = loc[loc.index(PEER) + 1 :]
+        if any(isinstance(part, str) and part not in ("equals", "in", "not") for part in behind):
+            continue
+        name = reduce(getitem, loc, written)
+        if isinstance(name, str) and key_of(PEER, name) not in known:
+            yield Problem(loc, f"there is no peer {name}{nearest(name, directory.peers)}", "unknown-peer")
+
+
+def _of_conditions(loc: Loc, rule: Rule) -> Iterator[Problem]:
+    if reason := contradiction(_joined(rule.when)):
         yield Problem((*loc, "when"), f"no image can satisfy this: {reason}", "never-matches")
+
+
+def _joined(*conditions: Condition) -> Condition:
+    """Conditions that must all hold as one, with what lies in `all` blocks beside the rest."""
+    return Condition("all", tuple(part for condition in conditions for part in sure_parts(condition)))
 
 
 def _of_services(loc: Loc, rule: Rule, services: Mapping[str, ServiceSummary]) -> Iterator[Problem]:
@@ -80,7 +96,7 @@ def _of_services(loc: Loc, rule: Rule, services: Mapping[str, ServiceSummary]) -
             if rule.enabled:
                 text = f"there is no service {name} installed{nearest(name, services)}; the rule is skipped for it"
                 yield Problem(at, text, "unknown-service", is_warning=True)
-        elif not contradiction(rule.when) and (reason := contradiction(Condition("all", (rule.when, service.accepts)))):
+        elif not contradiction(_joined(rule.when)) and (reason := contradiction(_joined(rule.when, service.accepts))):
             text = f"{name} accepts no image that this rule takes: {reason}"
             yield Problem(at, text, "service-never", is_warning=True)
 
@@ -110,23 +126,12 @@ def _of_destinations(
 
 def _senders(rule: Rule, directory: Directory) -> list[Peer]:
     """Peers whose images can come to the rule: they may store, and no `peer:` line of the rule excludes them."""
-    tests = [test for test in _sure_tests(rule.when) if test.attribute == PEER]
+    tests = [test for test in sure_parts(rule.when) if isinstance(test, Test) and test.attribute == PEER]
     return [
         peer
         for peer in directory.peers.values()
         if "store" in peer.may and all(test.clause({PEER: (peer.name,)}).satisfied for test in tests)
     ]
-
-
-def _sure_tests(condition: Condition) -> Iterator[Test]:
-    """Tests that must hold, in the map itself and in the maps of `all` inside it."""
-    if condition.mode == "any" and len(condition.parts) > 1:
-        return
-    for part in condition.parts:
-        if isinstance(part, Test):
-            yield part
-        elif isinstance(part, Condition):
-            yield from _sure_tests(part)
 
 
 def _of_sender(at: Loc, rule: Rule, sender: Peer, directory: Directory, uncertified: str) -> Iterator[Problem]:

@@ -2,96 +2,220 @@
 
 In: a study and the rules. Out: groups, and for a condition the images that satisfy it with the clauses of the one that
 came nearest. Pure. A CT series of a thousand slices is one group or a few: so two hundred rules take no longer for it.
+Sets of images are whole numbers, a bit for each image in the order of their SOP Instance UIDs.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from operator import attrgetter
+from typing import NamedTuple
 
-from pacsnode.conditions import Condition, Values, evaluate, holds
-from pacsnode.handover import Clause, Instance, Study
-from pacsnode.operands import FACTS
+from pacsnode.conditions import Condition, Values
+from pacsnode.handover import Attributes, Instance, Study
 from pacsnode.route.facts import facts_of
-from pacsnode.route.rules import Rules, unsatisfied
+from pacsnode.route.prepared import Key, Prepared, Told, prepared
+from pacsnode.route.rules import Rules
 
 MOST_EXPLAINED = 32
 """So many groups are looked at for the one that came nearest to a condition."""
+MANY_GROUPS = 16
+"""From so many on those are put together to whose values all tests of the file answer the same."""
+CLOCK = frozenset({"time", "weekday"})
+AGE_SOURCES = ("PatientAge", "PatientBirthDate", "StudyDate", "SeriesDate", "ContentDate")
+"""What `facts.age_of` looks at."""
+SECOND_US = 1_000_000
+NOTHING = Told(False, ())
+
+Images = int
+GroupKey = tuple[tuple[str, ...], ...]
+_BY_UID = attrgetter("sop_instance_uid")
 
 
-@dataclass(frozen=True)
-class Group:
-    """Images that are the same to every rule."""
+class Group(NamedTuple):
+    """Images that are the same to every rule. `values`: of all names that rules look at, () for what is absent."""
 
     values: Values
-    instances: tuple[Instance, ...]
+    images: Images
 
 
-@dataclass(frozen=True)
-class Selected:
-    """The instances that a condition holds for, and the clauses of the group that came nearest to it."""
+class Selected(NamedTuple):
+    """The images that a condition holds for, and what it says to the group that came nearest to it."""
 
-    instances: tuple[Instance, ...]
-    nearest: tuple[Clause, ...] = ()
+    images: Images
+    nearest: Told
 
 
 class View:
     """The groups of one study, in the order of SOP Instance UIDs."""
 
     def __init__(self, study: Study, rules: Rules) -> None:
-        self.instances = sorted(study.instances, key=lambda instance: instance.sop_instance_uid)
-        attributes = [name for name in rules.names if name not in FACTS]
-        facts = [name for name in rules.names if name in FACTS]
-        known_of = facts_of(study, rules.zone, facts)
-        groups: dict[tuple[object, ...], list[Instance]] = {}
-        for instance in self.instances:
-            get = instance.attributes.get
-            key: tuple[object, ...] = tuple(map(get, attributes))
-            if facts:
-                known = known_of(instance)
-                key += tuple(get(name) or known.get(name) for name in facts)
-            groups.setdefault(key, []).append(instance)
-        names = (*attributes, *facts)
-        self.groups = [
-            Group({name: value for name, value in zip(names, key, strict=True) if value}, tuple(same))  # type: ignore[misc]
-            for key, same in groups.items()
-        ]
-        self._all = [group.values for group in self.groups]
+        self.instances = sorted(study.instances, key=_BY_UID)
+        self.everything: Images = (1 << len(self.instances)) - 1
+        self._prepared = prepared(rules)
+        self.groups = _grouped(self.instances, self._prepared, _facts(study, rules, self._prepared))
+        self._differing = _differing(self.groups)
+        self._parts: dict[tuple[str, ...], list[Group]] = {}
+        self._met: dict[int, bool] = {}
+        self._chosen: dict[Images, tuple[Instance, ...]] = {0: (), self.everything: tuple(self.instances)}
+        self._uids: dict[Images, tuple[str, ...]] = {}
 
-    def select(self, condition: Condition, among: Collection[str] | None = None, *, explained: bool = True) -> Selected:
-        """The instances, of those with these UIDs or of all, for which the condition holds, in the study's order."""
-        chosen: list[Group] = []
+    def of(self, images: Images) -> tuple[Instance, ...]:
+        """These images, in the study's order."""
+        known = self._chosen.get(images)
+        if known is None:
+            chosen = (i for i, bit in zip(self.instances, reversed(f"{images:b}"), strict=False) if bit == "1")
+            known = self._chosen[images] = tuple(chosen)
+        return known
+
+    def uids(self, images: Images) -> tuple[str, ...]:
+        """Their SOP Instance UIDs."""
+        known = self._uids.get(images)
+        if known is None:
+            known = self._uids[images] = tuple([instance.sop_instance_uid for instance in self.of(images)])
+        return known
+
+    def images_of(self, instances: Iterable[Instance]) -> Images:
+        """The same images as a number."""
+        wanted = {instance.sop_instance_uid for instance in instances}
+        return sum([1 << place for place, one in enumerate(self.instances) if one.sop_instance_uid in wanted])
+
+    def may_be_taken_by(self) -> int:
+        """The rules, a bit each, that may take some image; the others take none, whatever else they say."""
+        may = 0
         for group in self.groups:
-            if holds(condition, group.values, self._all):
-                chosen.append(group)
-        uids = {i.sop_instance_uid for group in chosen for i in group.instances}
-        if among is not None:
-            uids &= set(among)
-        instances = tuple(i for i in self.instances if i.sop_instance_uid in uids) if uids else ()
-        if not explained:
-            return Selected(instances)
-        candidates = chosen or self.groups
-        if among is not None:
-            candidates = [g for g in candidates if any(i.sop_instance_uid in among for i in g.instances)] or candidates
-        return Selected(instances, self._nearest(condition, candidates))
+            may |= self._prepared.may_take(group.values)
+        return may
 
-    def is_met(self, condition: Condition, instances: Sequence[Instance] | None = None) -> bool:
-        """Whether the condition holds for one of these instances, or of the study."""
-        wanted = None if instances is None else {instance.sop_instance_uid for instance in instances}
-        return any(
-            holds(condition, group.values, self._all)
-            for group in self.groups
-            if wanted is None or any(instance.sop_instance_uid in wanted for instance in group.instances)
-        )
+    def select(self, condition: Condition, among: Images) -> Selected:
+        """The images, of `among`, for which the condition holds."""
+        answers = self._answers(condition)
+        if len(answers) == 1:
+            told, images = answers[0]
+            return Selected(images & among if told.held else 0, told)
+        held = [answer for answer in answers if answer[0].held]
+        selected = 0
+        for _, images in held:
+            selected |= images
+        nearest = held or answers
+        if among != self.everything:
+            nearest = [answer for answer in nearest if answer[1] & among] or nearest
+        return Selected(selected & among, nearest[0][0] if held else _nearest(nearest))
 
-    def _nearest(self, condition: Condition, groups: Sequence[Group]) -> tuple[Clause, ...]:
-        best: tuple[tuple[bool, int, int], tuple[Clause, ...]] | None = None
-        for group in groups[:MOST_EXPLAINED]:
-            held, clauses = evaluate(condition, group.values, self._all)
-            if held:
-                return clauses
-            blocking = len(unsatisfied(clauses))
-            rank = (held, len(clauses) - blocking, -blocking)
-            if best is None or rank > best[0]:
-                best = rank, clauses
-        return best[1] if best else ()
+    def is_met(self, condition: Condition, among: Images) -> bool:
+        """Whether the condition holds for one of these images."""
+        return any(told.held and images & among for told, images in self._answers(condition))
+
+    def _answers(self, condition: Condition) -> list[tuple[Told, Images]]:
+        """What the condition says to the images, those together that are the same to it."""
+        asked = self._prepared.asked(condition)
+        of_study = tuple([self._meets(inner) for inner in asked.of_study]) if asked.of_study else ()
+        return [
+            (asked.told(asked.values_of(group.values) + of_study, self._meets), group.images)
+            for group in self._apart(asked.bases)
+        ]
+
+    def _meets(self, condition: Condition) -> bool:
+        """Whether some image of the study satisfies it."""
+        known = self._met.get(id(condition))
+        if known is None:
+            known = self._met[id(condition)] = any(told.held for told, _ in self._answers(condition))
+        return known
+
+    def _apart(self, bases: tuple[str, ...]) -> list[Group]:
+        """The groups, those put together that do not differ in these attributes; the first stands for them."""
+        differing = tuple([base for base in bases if base in self._differing])
+        known = self._parts.get(differing)
+        if known is None:
+            parts: dict[Key, Group] = {}
+            for group in self.groups:
+                key = tuple([group.values[base] for base in differing])
+                same = parts.get(key)
+                parts[key] = Group(same.values, same.images | group.images) if same else group
+            known = self._parts[differing] = list(parts.values())
+        return known
+
+
+def _differing(groups: Sequence[Group]) -> frozenset[str]:
+    """The names whose values are not the same in all groups."""
+    first = groups[0].values if groups else {}
+    others = [group.values for group in groups[1:]]
+    return frozenset(name for name, values in first.items() if any(other[name] != values for other in others))
+
+
+def _nearest(answers: Sequence[tuple[Told, Images]]) -> Told:
+    """The one that came nearest, the first of several."""
+    best = NOTHING
+    for told, _ in answers[:MOST_EXPLAINED]:
+        if best is NOTHING or told.rank > best.rank:
+            best = told
+    return best
+
+
+Facts = Callable[[Instance], Mapping[str, tuple[str, ...]]]
+
+
+def _facts(study: Study, rules: Rules, ready: Prepared) -> Facts | None:
+    """What gives the facts of an image that the file asks for; None where it asks for none.
+
+    The clock is asked once for each second in which images came: that costs as much as all the rest.
+    """
+    if not ready.facts:
+        return None
+    of_clock = [name for name in ready.facts if name in CLOCK]
+    others = facts_of(study, rules.zone, [name for name in ready.facts if name not in CLOCK])
+    if not of_clock:
+        return others
+    clock = facts_of(study, rules.zone, of_clock)
+    seconds: dict[int, Mapping[str, tuple[str, ...]]] = {}
+
+    def of(instance: Instance) -> Mapping[str, tuple[str, ...]]:
+        second = instance.received_utc_us // SECOND_US
+        if second not in seconds:
+            seconds[second] = clock(instance)
+        return {**others(instance), **seconds[second]}
+
+    return of
+
+
+def _grouped(instances: Sequence[Instance], ready: Prepared, facts: Facts | None) -> list[Group]:
+    names = (*ready.attributes, *ready.facts)
+    groups: dict[GroupKey, Images] = {}
+    for first, images in _raw_groups(instances, ready):
+        get = first.attributes.get
+        known = facts(first) if facts else {}
+        key = tuple([get(name) or known.get(name) or () for name in names])
+        groups[key] = groups.get(key, 0) | images
+    if len(groups) > MANY_GROUPS:
+        groups = _put_together(groups, names, ready)
+    return [Group(dict(zip(names, key, strict=True)), images) for key, images in groups.items()]
+
+
+def _raw_groups(instances: Sequence[Instance], ready: Prepared) -> Iterator[tuple[Instance, Images]]:
+    """Images that say the same, from one peer, of one series, of one second if the clock is asked: one of them, and
+    which they are.
+    """
+    names = (*ready.attributes, *ready.facts, *(AGE_SOURCES if "age" in ready.facts else ()))
+    period_us = SECOND_US if CLOCK & set(ready.facts) else 1 << 62
+    said: dict[int, tuple[object, ...]] = {}  # attributes that are one object, as `archive.recorded` has them
+    found: dict[tuple[object, ...], list[int]] = {}
+    for place, instance in enumerate(instances):
+        attributes: Attributes = instance.attributes
+        values = said.get(id(attributes))
+        if values is None:
+            values = said[id(attributes)] = tuple(map(attributes.get, names))
+        key = (values, instance.peer, instance.series_instance_uid, instance.received_utc_us // period_us)
+        found.setdefault(key, []).append(place)
+    for places in found.values():
+        yield instances[places[0]], sum([1 << place for place in places])
+
+
+def _put_together(groups: Mapping[GroupKey, Images], names: Sequence[str], ready: Prepared) -> dict[GroupKey, Images]:
+    """The groups that are the same to every test; the values of the first stand for all."""
+    firsts: dict[tuple[int, ...], GroupKey] = {}
+    together: dict[GroupKey, Images] = {}
+    for key, images in groups.items():
+        answers = tuple([ready.alike(name, values) for name, values in zip(names, key, strict=True)])
+        first = firsts.setdefault(answers, key)
+        together[first] = together.get(first, 0) | images
+    return together

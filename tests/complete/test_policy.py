@@ -7,10 +7,11 @@ from dataclasses import replace
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pacsnode.complete.policy import US_PER_S, Now, Seen, policy
+from pacsnode.complete.policy import US_PER_S, Now, Said, Seen, policy
 from pacsnode.handover import Completion
 
 QUIET = Completion(20.0)
+ASKING = Completion(20.0, ask_sender=True, at_most_s=600.0)
 SEEN = Seen(100 * US_PER_S, "a", study_images=2)
 TIMES = st.integers(0, 10**15)
 
@@ -74,8 +75,6 @@ def test_what_is_missing_makes_a_case_wait_longer_than_its_quiet_time() -> None:
     assert answer.check_again_boot_us == 700 * US_PER_S
     assert not answer.overdue
     assert "3 images that were announced" in policy(QUIET, replace(SEEN, awaited=3), at(130)).because
-    assert "2 images of the 5" in policy(QUIET, replace(SEEN, told_count=5), at(130)).because
-    assert policy(QUIET, replace(SEEN, told_count=2), at(130)).whole
 
 
 def test_at_the_end_of_the_longest_wait_an_incomplete_case_is_run_or_kept_as_the_rule_says() -> None:
@@ -88,6 +87,74 @@ def test_at_the_end_of_the_longest_wait_an_incomplete_case_is_run_or_kept_as_the
     assert run.because.startswith("not complete, but the longest wait is over")
 
 
+def asked(second: float | None, told: int | None = None, *, awaited: bool = False) -> Seen:
+    """Two images, the last at 100 s, and what the sender said since it was asked."""
+    return replace(SEEN, said=Said(None if second is None else round(second * US_PER_S), told, awaited))
+
+
+def test_the_sender_is_asked_once_the_quiet_time_is_over_and_not_before() -> None:
+    before = policy(ASKING, asked(None), at(119.9))
+    assert (before.whole, before.ask_after_boot_us) == (False, None)
+    assert before.because == "quiet for only 19.9 s of 20.0 s since the last image of the study"
+    now = policy(ASKING, asked(None), at(120))
+    assert (now.whole, now.ask_after_boot_us) == (False, 120 * US_PER_S)
+    assert now.because == "quiet for 20.0 s since the last image of the study; now the sender is asked"
+
+
+def test_what_the_sender_said_before_the_quiet_time_was_over_does_not_count() -> None:
+    answer = policy(ASKING, asked(119, 2), at(125))
+    assert (answer.whole, answer.ask_after_boot_us) == (False, 120 * US_PER_S)
+
+
+def test_a_case_waits_a_minute_for_what_its_sender_says() -> None:
+    waiting = policy(ASKING, asked(121, awaited=True), at(122))
+    assert not waiting.whole
+    assert waiting.because == "quiet for 22.0 s since the last image of the study; the sender was asked"
+    assert waiting.check_again_boot_us == 181 * US_PER_S
+    assert waiting.ask_after_boot_us == 120 * US_PER_S, "it may be time to ask once more"
+    over = policy(ASKING, asked(121, awaited=True), at(181))
+    assert over.whole
+    assert over.because == (
+        "quiet for 81.0 s since the last image of the study; the sender was asked and did not answer"
+    )
+
+
+def test_without_an_answer_the_quiet_time_decides_alone() -> None:
+    refused = policy(ASKING, asked(121), at(122))
+    assert refused.whole
+    assert refused.because.endswith("; the sender was asked and did not answer")
+    unasked = policy(ASKING, SEEN, at(120))
+    assert unasked.whole, "nobody can be asked: as if the rule did not ask"
+    assert unasked.because == "quiet for 20.0 s since the last image of the case"
+
+
+def test_what_the_sender_still_has_makes_the_case_wait() -> None:
+    answer = policy(ASKING, replace(asked(121, 120), study_images=118), at(130))
+    assert not answer.whole
+    assert answer.because == (
+        "not complete 30 s after the last image: 118 images of the 120 that the sender says it has"
+    )
+    assert (answer.check_again_boot_us, answer.ask_after_boot_us) == (700 * US_PER_S, 120 * US_PER_S)
+    assert policy(ASKING, asked(121, 3), at(700)).overdue
+    run = policy(replace(ASKING, then="run"), asked(121, 3), at(700))
+    assert (run.whole, run.ask_after_boot_us) == (True, None)
+
+
+def test_once_all_is_here_that_the_sender_has_the_case_is_whole_and_says_so() -> None:
+    answer = policy(ASKING, asked(121, 2), at(122))
+    assert answer.whole
+    assert answer.because == "the sender says that it has 2 images of the study, and all are here"
+    assert policy(ASKING, asked(121, 1), at(122)).because.startswith("the sender says that it has 1 image of the study")
+    assert not policy(ASKING, asked(121, 2, awaited=True), at(122)).whole, "another sender may have more"
+    assert policy(ASKING, asked(121, 2, awaited=True), at(181)).whole
+
+
+def test_an_announcement_needs_no_word_of_the_sender_and_what_the_rule_expects_goes_before_it() -> None:
+    assert policy(ASKING, replace(asked(None), announced="all is here"), at(100)).because == "all is here"
+    missing = policy(replace(ASKING, missing=("no image with ViewPosition LL",)), asked(121, 2), at(130))
+    assert (missing.whole, missing.ask_after_boot_us) == (False, None)
+
+
 @given(TIMES, TIMES, TIMES, st.booleans())
 def test_asked_again_at_the_time_it_says_a_case_is_whole(last: int, now: int, seen: int, restarted: bool) -> None:
     boot_id = "b" if restarted else "a"
@@ -95,3 +162,20 @@ def test_asked_again_at_the_time_it_says_a_case_is_whole(last: int, now: int, se
     first = policy(QUIET, came, Now(now, boot_id, seen))
     assert first.whole == (now >= first.check_again_boot_us)
     assert policy(QUIET, came, Now(first.check_again_boot_us, boot_id, seen)).whole
+
+
+@given(st.integers(0, 10**9), st.integers(-(10**9), 10**9), st.integers(0, 10**9), st.integers(0, 4), st.booleans())
+def test_looked_at_when_it_says_a_case_that_asks_in_vain_is_whole_after_three_looks(
+    last: int, asked_later: int, now_later: int, told: int, awaited: bool
+) -> None:
+    running, now = replace(ASKING, then="run"), last + now_later
+    came = Seen(last, "a", 2, said=Said(last + asked_later, told or None, awaited))
+    for _ in range(3):
+        answer = policy(running, came, Now(now, "a", 0))
+        if answer.whole:
+            break
+        assert answer.check_again_boot_us > now
+        if answer.ask_after_boot_us is not None and last + asked_later < answer.ask_after_boot_us:
+            came = replace(came, said=Said(now, None, is_awaited=True))
+        now = answer.check_again_boot_us
+    assert policy(running, came, Now(now, "a", 0)).whole

@@ -204,6 +204,11 @@ def test_the_order_in_which_images_came_changes_nothing(tmp_path: Path) -> None:
         ({"Modality": "CR", "StudyDescription": "CHEST LAT", "SeriesDescription": "LAT"}, None),
     ],
 )
-def test_the_shipped_rules_route_what_sites_send(attributes: dict[str, str], service: str | None) -> None:
-    decision = decide(study([instance("1.2.1", **attributes)]), load_rules(SHIPPED, SERVICES, UTC))
+def test_the_shipped_rules_route_what_sites_send_once_they_are_switched_on(
+    attributes: dict[str, str], service: str | None
+) -> None:
+    shipped = load_rules(SHIPPED, SERVICES, UTC)
+    on = replace(shipped, rules=tuple(replace(rule, enabled=True) for rule in shipped.rules))
+    assert decide(study([instance("1.2.1", **attributes)]), shipped).candidates == ()
+    decision = decide(study([instance("1.2.1", **attributes)]), on)
     assert [candidate.service for candidate in decision.candidates] == ([service] if service else [])
