@@ -9,18 +9,17 @@ import json
 import sqlite3
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
 from pathlib import Path
 from typing import cast
 
 from pacsnode.archive.files import Arrival
+from pacsnode.dicom.header import json_member
 from pacsnode.dicom.identity import Identity, disagreement
 from pacsnode.dicom.identity import identity as identity_of
 from pacsnode.handover import Attributes, Stored
 from pacsnode.peers import QUARANTINE
 
 _TO_JSON = json.JSONEncoder(ensure_ascii=False).encode
-_SHORT_CHARACTERS = 64
 _VANISHED = "the first copy had vanished from the disk"
 
 
@@ -28,7 +27,8 @@ _VANISHED = "the first copy had vanished from the disk"
 class NewRow:
     """One object to be indexed. `path` is below `files/`; `unusable` says why it can only be kept aside.
 
-    `dataset_sha256` is "" until it is needed: `digests` computes it later.
+    `dataset_sha256` is "" until it is needed: `digests` computes it later. `attributes_json` is "" where nobody has
+    encoded the attributes yet.
     """
 
     sop_class_uid: str
@@ -44,6 +44,7 @@ class NewRow:
     attributes: Attributes
     damaged: tuple[str, ...]
     unusable: str = ""
+    attributes_json: str = ""
 
     @property
     def aside_because(self) -> str:
@@ -145,7 +146,7 @@ def _insert_instance(connection: sqlite3.Connection, row: NewRow) -> bool:
             row.arrival.received_utc_us,
             row.received_boot_us,
             row.boot_id,
-            _attributes_json(row.attributes),
+            row.attributes_json or _attributes_json(row.attributes),
             _TO_JSON(row.damaged) if row.damaged else "[]",
         ),
     )
@@ -153,19 +154,7 @@ def _insert_instance(connection: sqlite3.Connection, row: NewRow) -> bool:
 
 
 def _attributes_json(attributes: Attributes) -> str:
-    return "{" + ", ".join([_member(keyword, values) for keyword, values in attributes.items()]) + "}"
-
-
-def _member(keyword: str, values: tuple[str, ...]) -> str:
-    if len(values) == 1 and len(values[0]) <= _SHORT_CHARACTERS:
-        return _short_member(keyword, values)
-    return f'"{keyword}": {_TO_JSON(values)}'
-
-
-@lru_cache(maxsize=8192)
-def _short_member(keyword: str, values: tuple[str, ...]) -> str:
-    """The images of a series say the same in nearly all of them. Short ones alone: a peer must not fill the memory."""
-    return f'"{keyword}": {_TO_JSON(values)}'
+    return "{" + ", ".join([json_member(keyword, values) for keyword, values in attributes.items()]) + "}"
 
 
 def _touch_study(connection: sqlite3.Connection, uid: str, rows: Sequence[NewRow]) -> None:

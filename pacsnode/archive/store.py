@@ -22,7 +22,8 @@ from pacsnode.archive.epochs import Epochs
 from pacsnode.archive.files import Arrival, Disk, NewFile, Piece, UnflushedDisk, free_mb, meta_header
 from pacsnode.database import Turns, boot_id, boot_us, connect, utc_us
 from pacsnode.dicom import uids
-from pacsnode.dicom.header import ENDING_BYTES, Header, read_beginning, read_header
+from pacsnode.dicom.beginning import ENDING_BYTES, read_beginning
+from pacsnode.dicom.header import Header, read_header
 from pacsnode.errors import Rejected
 from pacsnode.handover import Stored, StoreRequest
 from pacsnode.telemetry import Log
@@ -191,6 +192,7 @@ def describe(
         {} if isinstance(header, str) else header.attributes,
         () if isinstance(header, str) else header.damaged,
         unusable,
+        "" if isinstance(header, str) else header.attributes_json(),
     )
 
 

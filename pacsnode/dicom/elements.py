@@ -15,6 +15,18 @@ from functools import lru_cache
 from typing import NamedTuple
 
 from pacsnode.dicom.attributes import PIXEL_DATA
+from pacsnode.dicom.forms import (
+    ELEMENT,
+    IMPLICIT_LITTLE,
+    LENGTH,
+    LONG,
+    SHORT,
+    UNDEFINED,
+    Syntax,
+    odd_element,
+    read_element,
+    truncated,
+)
 from pacsnode.errors import Rejected
 
 MAX_DEPTH = 64
@@ -23,27 +35,11 @@ MAX_ELEMENTS = 1_000_000
 """Elements and items looked at: an enhanced multi-frame image of 10 000 frames has about half a million."""
 MAX_PADDING = 65_536
 """Zero bytes behind the last element that are taken as padding."""
+MOST_SKIPPED_BYTES = 65_536
+"""Of a longer beginning it is not recorded which values were not looked into."""
 
-UNDEFINED = 0xFFFF_FFFF
 _ITEM, _ITEM_END, _SEQUENCE_END = 0xFFFE_E000, 0xFFFE_E00D, 0xFFFE_E0DD
-_SHORT = frozenset(b"AE AS AT CS DA DS DT FD FL IS LO LT PN SH SL SS ST TM UI UL US".split())
-_LONG = frozenset(b"OB OD OF OL OV OW SQ SV UC UN UR UT UV".split())
-_UNKNOWN = (b"??", b"  ", b"OX")
-_EXPLICIT = (struct.Struct("<HH2sH"), struct.Struct(">HH2sH"))
-_LENGTH = (struct.Struct("<L"), struct.Struct(">L"))
 _TAG_AND_LENGTH = (struct.Struct("<HHL"), struct.Struct(">HHL"))
-
-
-class Syntax(NamedTuple):
-    """How elements are encoded (PS3.5 7.1, 7.3)."""
-
-    explicit: bool
-    big_endian: bool
-
-
-IMPLICIT_LITTLE = Syntax(explicit=False, big_endian=False)
-EXPLICIT_LITTLE = Syntax(explicit=True, big_endian=False)
-EXPLICIT_BIG = Syntax(explicit=True, big_endian=True)
 
 
 class Element(NamedTuple):
@@ -56,12 +52,21 @@ class Element(NamedTuple):
     sequence: int
 
 
+Skipped = tuple[int, int, int, bool]
+"""A value that was not looked into: start of its element, its own start and length, whether it stands at the top.
+All that lies between it and the one before was looked at."""
+
+
 @dataclass(frozen=True, slots=True)
 class Scan:
-    """The wanted elements in the order of the data; whether the data ended exactly where an element ends."""
+    """The wanted elements in the order of the data; whether the data ended exactly where an element ends.
+
+    `skipped`: of a short beginning all of them, but None where values decided how the scan went on.
+    """
 
     elements: list[Element]
     ended_at_border: bool
+    skipped: list[Skipped] | None
 
 
 class _Kind(Enum):
@@ -110,6 +115,7 @@ class _Scanner:
         self.inside = [_Open(_Kind.DATA_SET, self.size, False, syntax)]
         self.top_sequence = 0
         self.found: list[Element] = []
+        self.skipped: list[Skipped] | None = [] if prefix and self.size <= MOST_SKIPPED_BYTES else None
         self.pixels_seen = False
         self.left = MAX_ELEMENTS
 
@@ -122,7 +128,7 @@ class _Scanner:
             border = False  # padding and garbage behind the pixels take nothing from the image
         if self.prefix and not any(element.tag in PIXEL_DATA for element in self.found):
             raise Rejected(Rejected.CANNOT_UNDERSTAND, "data set is too large before its pixel data")
-        return Scan(self.found, border and not self.prefix)
+        return Scan(self.found, border and not self.prefix, self.skipped)
 
     def _walk(self) -> bool:
         while self.left > 0:
@@ -134,36 +140,39 @@ class _Scanner:
                 if len(self.inside) == 1:
                     return True
                 if top.undefined and top.end == self.size:
-                    raise _truncated()
+                    raise truncated()
                 self.inside.pop()
             elif top.kind is not _Kind.DATA_SET:
                 self._item(top)
             elif len(self.inside) == 1 and self._is_padding():
                 return False
             elif self._element(top):
-                return self._ends_with_delimiter(top.syntax)
+                return ends_with_delimiter(bytes(self.data[-8:]), top.syntax)
         raise Rejected(Rejected.CANNOT_UNDERSTAND, "data set has too many elements")
 
     def _plain_elements(self, top: _Open) -> None:
         """Step over elements that need no thought, up to one that does: nearly all of the time goes here."""
-        data, at, end, left = self.data, self.at, top.end, self.left
-        explicit, unpack = top.syntax.explicit, _EXPLICIT[top.syntax.big_endian].unpack_from
-        unpack_length = _LENGTH[top.syntax.big_endian].unpack_from
+        data, at, end, left, skipped = self.data, self.at, top.end, self.left, self.skipped
+        explicit, unpack = top.syntax.explicit, ELEMENT[top.syntax.big_endian].unpack_from
+        unpack_length = LENGTH[top.syntax.big_endian].unpack_from
         tags, sequence = self._wanted_here()
-        sequences = self.wanted_sequences if len(self.inside) == 1 else ()
+        at_top = len(self.inside) == 1
+        sequences = self.wanted_sequences if at_top else ()
         while at + 12 <= end and left > 0:
             group, number, vr, length = unpack(data, at)
             tag, start = group << 16 | number, at + 8
-            if explicit and vr in _LONG and length == 0:
+            if explicit and vr in LONG and length == 0:
                 length, start = unpack_length(data, start)[0], at + 12
-            elif not explicit and vr not in _SHORT and vr not in _LONG:
+            elif not explicit and vr not in SHORT and vr not in LONG:
                 vr, length = b"", unpack_length(data, at + 4)[0]
-            elif not explicit or vr not in _SHORT:
+            elif not explicit or vr not in SHORT:
                 break
             if start + length > end or group >= 0x7FE0 or tag == 0 or tag in sequences:
                 break
             if tag in tags:
                 self.found.append(Element(tag, vr.decode("ascii"), start, length, sequence))
+            if skipped is not None:
+                skipped.append((at, start, length, at_top))
             at, left = start + length, left - 1
         self.at, self.left = at, left
 
@@ -186,11 +195,16 @@ class _Scanner:
         elif length == UNDEFINED and top.kind is _Kind.SEQUENCE:
             self._enter(_Kind.DATA_SET, body, top.end, True, top.syntax)
         elif body + length > top.end:
-            raise _truncated()
+            raise truncated()
         elif len(self.inside) == 2 and self.top_sequence in self.wanted_sequences:
             self._enter(_Kind.DATA_SET, body, body + length, False, top.syntax)
         else:
-            self.at = body + length
+            self._skip(body, length)
+
+    def _skip(self, start: int, length: int) -> None:
+        if self.skipped is not None:
+            self.skipped.append((self.at, start, length, len(self.inside) == 1))
+        self.at = start + length
 
     def _element(self, top: _Open) -> bool:
         """Step over one element or into it; true at encapsulated pixel data that need no walk."""
@@ -201,19 +215,23 @@ class _Scanner:
         if tag == 0 and self.at:  # zeros: read as elements, 4 KB deflated would hold a core for seconds
             raise Rejected(Rejected.CANNOT_UNDERSTAND, "zeros where an element should be")
         tags, sequence = self._wanted_here()
-        element = Element(*_read_element(self.data, self.at, top.end, top.syntax), sequence)
-        at_top, end = len(self.inside) == 1, element.start + element.length
+        form = read_element(self.data, self.at, top.end, top.syntax)
+        if form is None:
+            form = odd_element(self.data, self.at, top.end, top.syntax)
+            self.skipped = None
+        element = Element(*form, sequence)
+        at_top = len(self.inside) == 1
         if at_top and tag in PIXEL_DATA:
             return self._pixels(element, top)
         if element.length != UNDEFINED:
-            if end > top.end:
-                raise _truncated()
+            if element.start + element.length > top.end:
+                raise truncated()
             if tag in tags:
                 self.found.append(element)
         if element.length == UNDEFINED or (at_top and tag in self.wanted_sequences):
             self._enter_sequence(element, top)
         else:
-            self.at = end
+            self._skip(element.start, element.length)
         return False
 
     def _enter_sequence(self, element: Element, top: _Open) -> None:
@@ -247,7 +265,7 @@ class _Scanner:
         """Step over pixel data; true where nothing more need or can be looked at."""
         self.found.append(element)
         if element.length == UNDEFINED:
-            if self.prefix or self._ends_with_delimiter(top.syntax):
+            if self.prefix or ends_with_delimiter(bytes(self.data[-8:]), top.syntax):
                 return True
             self._enter(_Kind.FRAGMENTS, element.start, self.size, True, top.syntax)
             self._walk_fragments()
@@ -256,7 +274,7 @@ class _Scanner:
         elif self.prefix:
             return True
         else:
-            raise _truncated()
+            raise truncated()
         self.pixels_seen = True
         return False
 
@@ -274,7 +292,7 @@ class _Scanner:
 
     def _tag_and_length(self, top: _Open) -> tuple[int, int]:
         if self.at + 8 > top.end:
-            raise _truncated()
+            raise truncated()
         group, number, length = _TAG_AND_LENGTH[top.syntax.big_endian].unpack_from(self.data, self.at)
         return group << 16 | number, length
 
@@ -282,68 +300,7 @@ class _Scanner:
         """Whether nothing but zero bytes follow: some devices fill up a block."""
         if bytes(self.data[self.at : self.at + 4]).strip(b"\0"):
             return False
+        self.skipped = None
         rest = bytes(self.data[self.at : self.at + MAX_PADDING + 1])
         # One zero byte can also be half of a group number that was cut off.
         return 2 <= len(rest) <= MAX_PADDING and not rest.strip(b"\0")
-
-    def _ends_with_delimiter(self, syntax: Syntax) -> bool:
-        return ends_with_delimiter(bytes(self.data[-8:]), syntax)
-
-
-def _read_element(data: memoryview, at: int, end: int, syntax: Syntax) -> tuple[int, str, int, int]:
-    """Tag, VR ("" if not given), start of the value and length of the element at `at`; 8 bytes must be there."""
-    group, number, vr, short = _EXPLICIT[syntax.big_endian].unpack_from(data, at)
-    tag = group << 16 | number
-    if syntax.explicit:
-        if vr in _SHORT:
-            return tag, vr.decode("ascii"), at + 8, short
-        if vr in _LONG and short == 0:
-            if at + 12 > end:
-                raise _truncated()
-            return tag, vr.decode("ascii"), at + 12, _LENGTH[syntax.big_endian].unpack_from(data, at + 8)[0]
-    elif vr not in _SHORT and vr not in _LONG:
-        return tag, "", at + 8, _LENGTH[syntax.big_endian].unpack_from(data, at + 4)[0]
-    return _odd_element(data, at, end, syntax)
-
-
-_Form = tuple[int, str, int, int]
-
-
-def _odd_element(data: memoryview, at: int, end: int, syntax: Syntax) -> _Form:
-    """An element that does not follow `syntax`: the first form behind which the data goes on.
-
-    There are devices that mix implicit elements into explicit data sets or the reverse, write `??` or spaces for a
-    VR that they do not know, or write OB and UN with a length of 16 bits.
-    """
-    group, number, vr, short = _EXPLICIT[syntax.big_endian].unpack_from(data, at)
-    length = _LENGTH[syntax.big_endian]
-    tag, name = group << 16 | number, vr.decode("ascii") if vr in _SHORT or vr in _LONG else ""
-    implicit = (tag, "", at + 8, length.unpack_from(data, at + 4)[0])
-    forms = [(tag, name, at + 8, short)]
-    if vr not in _SHORT and at + 12 <= end:
-        forms.insert(0 if short == 0 else 1, (tag, name, at + 12, length.unpack_from(data, at + 8)[0]))
-    if name or vr.isalpha() or vr in _UNKNOWN:
-        forms.append(implicit)
-    else:
-        forms.insert(0, implicit)
-    fallback = forms[0] if syntax.explicit else implicit
-    return next((form for form in forms if _goes_on(data, form, form is implicit, end, syntax)), fallback)
-
-
-def _goes_on(data: memoryview, form: _Form, implicit: bool, end: int, syntax: Syntax) -> bool:
-    """Whether a value read as `form` is followed by the end, a delimiter or an element with a higher tag."""
-    tag, vr, start, length = form
-    if length == UNDEFINED:
-        return vr in ("", "SQ", "UN", "OB", "OW")
-    after = start + length
-    if after + 8 > end:
-        return after == end
-    group, number, next_vr, _ = _EXPLICIT[syntax.big_endian].unpack_from(data, after)
-    if group == 0xFFFE:
-        return True
-    named = next_vr in _SHORT or next_vr in _LONG or next_vr in _UNKNOWN
-    return bool((group << 16 | number) > tag) and (implicit or named)
-
-
-def _truncated() -> Rejected:
-    return Rejected(Rejected.CANNOT_UNDERSTAND, "data set is truncated")
