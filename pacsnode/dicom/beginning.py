@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from typing import NamedTuple
 
 from pacsnode.dicom.attributes import BY_PLACE, PIXEL_DATA, SPECIFIC_CHARACTER_SET
 from pacsnode.dicom.elements import Element, ends_with_delimiter, scan
@@ -31,9 +32,10 @@ ENDING_BYTES = 8
 """A sequence delimiter, which ends encapsulated pixel data."""
 
 MOST_MODELS = 8
-"""Beginnings that are remembered for each encoding: of as many devices that send at the same time."""
-_MANY_CHANGES = 12
-"""Another study: its next image will have more in common with this one."""
+"""Layouts that are remembered for each encoding."""
+_MOST_EXAMPLES = 4
+_FEW_CHANGES = 8
+"""From one image of a series to the next; with more of them, the next image will have more in common with this one."""
 
 
 @dataclass(frozen=True)
@@ -62,35 +64,25 @@ def read_beginning(head: bytes | bytearray, transfer_syntax_uid: str) -> Beginni
         return None
 
 
-@dataclass(frozen=True, slots=True)
-class _Model:
-    """A beginning that was read, to read others after it; it gets a template with the first one of the same layout.
+class _Example(NamedTuple):
+    """The values of a beginning that was read, as bytes and as its header."""
 
-    `keywords`: of each element, "" where its value changes more than its own attribute.
+    values: tuple[bytes, ...]
+    header: Header
+
+
+class _Model(NamedTuple):
+    """A layout with the beginnings of it that were read lately: several devices or studies send at the same time.
+
+    It gets a template with the second one. `keywords`: of each element, "" where its value changes more than its own
+    attribute.
     """
 
     layout: Layout
     template: Template | None
     elements: Sequence[Element]
     keywords: Sequence[str]
-    values: tuple[bytes, ...]
-    beginning: Beginning
-
-    def header(self, values: tuple[bytes, ...], changes: Sequence[int]) -> Header:
-        """The header of other values, with those decoded that have changed. Raises `Rejected`."""
-        known, syntax = self.beginning.header, self.beginning.syntax
-        raw, attributes, members = dict(known.raw), dict(known.attributes), dict(known.members)
-        for number in changes:
-            keyword, value = self.keywords[number], values[number]
-            texts, hurt = _NOTHING
-            if keyword in attributes:
-                vr = vr_of(self.elements[number])
-                texts, hurt = decode_value(value, vr, known.charset, big_endian=syntax.big_endian)
-            if not any(texts) or hurt != (keyword in known.damaged):
-                found = zip(values, self.elements, strict=True)
-                return header_of_values(found, syntax, has_pixel_data=True, ended_at_border=False)
-            raw[keyword], attributes[keyword], members[keyword] = value, texts, json_member(keyword, texts)
-        return Header(known.charset, raw, attributes, members, known.damaged, known.ended_at_border)
+    examples: tuple[_Example, ...]
 
 
 class Models:
@@ -113,32 +105,53 @@ class Models:
             if varying is not None:
                 known = frozenset() if model.template is None else model.template.varying
                 template = Template(model.layout, known | varying)
-                learned = replace(model, template=template)
+                learned = model._replace(template=template)
                 self._put(learned)
                 if (found := template.find(head)) is not None:
                     return self._after(learned, found)
         return self._anew(bytes(head))
 
     def _after(self, model: _Model, found: Found) -> Beginning:
-        changes = [number for number, value in enumerate(found.values) if value != model.values[number]]
-        header = model.header(found.values, changes)
-        beginning = Beginning(header, found.pixels_start, model.beginning.pixels_length, self._syntax)
-        if len(changes) >= _MANY_CHANGES:
-            self._put(replace(model, values=found.values, beginning=beginning))
-        return beginning
+        for example in model.examples:
+            changes = [number for number, value in enumerate(found.values) if value != example.values[number]]
+            if len(changes) <= _FEW_CHANGES:
+                header = self._changed(model, example, found.values, changes)
+                break
+        else:
+            header = self._all_decoded(model, found.values)
+            examples = (_Example(found.values, header), *model.examples[: _MOST_EXAMPLES - 1])
+            self._put(model._replace(examples=examples))
+        return Beginning(header, found.pixels_start, model.layout.pixels_length, self._syntax)
+
+    def _changed(self, model: _Model, example: _Example, values: tuple[bytes, ...], changes: Sequence[int]) -> Header:
+        """The header of an example with what has changed, where no other attribute is touched. Raises `Rejected`."""
+        known, big_endian = example.header, self._syntax.big_endian
+        raw, attributes, members = dict(known.raw), dict(known.attributes), dict(known.members)
+        for number in changes:
+            keyword, value = model.keywords[number], values[number]
+            if keyword not in attributes:
+                return self._all_decoded(model, values)
+            texts, hurt = decode_value(value, vr_of(model.elements[number]), known.charset, big_endian=big_endian)
+            if not any(texts) or hurt != (keyword in known.damaged):
+                return self._all_decoded(model, values)
+            raw[keyword], attributes[keyword], members[keyword] = value, texts, json_member(keyword, texts)
+        return Header(known.charset, raw, attributes, members, known.damaged, ended_at_border=False)
+
+    def _all_decoded(self, model: _Model, values: tuple[bytes, ...]) -> Header:
+        found = zip(values, model.elements, strict=True)
+        return header_of_values(found, self._syntax, has_pixel_data=True, ended_at_border=False)
 
     def _anew(self, head: bytes) -> Beginning:
         with memoryview(head) as octets:
             found = scan(octets, self._syntax, WANTED, prefix=True)
             pixels = next(e for e in found.elements if e.tag in PIXEL_DATA and not e.sequence)
             header = header_of_scan(octets, found, self._syntax)
-        beginning = Beginning(header, pixels.start, pixels.length, self._syntax)
         layout = Layout.of(head, found, self._syntax)
         if layout is not None:
             elements = found.elements[:-1]
             values = tuple(head[element.start : element.start + element.length] for element in elements)
-            self._put(_Model(layout, None, elements, _keywords(elements), values, beginning))
-        return beginning
+            self._put(_Model(layout, None, elements, _keywords(elements), (_Example(values, header),)))
+        return Beginning(header, pixels.start, pixels.length, self._syntax)
 
     def _put(self, model: _Model) -> None:
         others = [other for other in self._models if other.layout is not model.layout]
@@ -146,7 +159,6 @@ class Models:
 
 
 _MODELS = {syntax: Models(syntax) for syntax in (IMPLICIT_LITTLE, EXPLICIT_LITTLE, EXPLICIT_BIG)}
-_NOTHING: tuple[tuple[str, ...], bool] = ((), False)
 
 
 def _keywords(elements: Sequence[Element]) -> list[str]:
