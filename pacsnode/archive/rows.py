@@ -8,9 +8,9 @@ from __future__ import annotations
 import json
 import sqlite3
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import cast
+from typing import NamedTuple, cast
 
 from pacsnode.archive.files import Arrival
 from pacsnode.dicom.header import json_member
@@ -23,8 +23,7 @@ _TO_JSON = json.JSONEncoder(ensure_ascii=False).encode
 _VANISHED = "the first copy had vanished from the disk"
 
 
-@dataclass(frozen=True)
-class NewRow:
+class NewRow(NamedTuple):
     """One object to be indexed. `path` is below `files/`; `unusable` says why it can only be kept aside.
 
     `dataset_sha256` is "" until it is needed: `digests` computes it later. `attributes_json` is "" where nobody has
@@ -160,14 +159,18 @@ def _attributes_json(attributes: Attributes) -> str:
 def _touch_study(connection: sqlite3.Connection, uid: str, rows: Sequence[NewRow]) -> None:
     """Count the changes, and compare who the patient is with what the study's first instance said."""
     revision = connection.execute("UPDATE revision SET value = value + ? RETURNING value", (len(rows),)).fetchone()[0]
-    held = connection.execute("SELECT * FROM studies WHERE study_instance_uid = ?", (uid,)).fetchone()
-    first_us = min(row.arrival.received_utc_us for row in rows)
     last_us = max(row.arrival.received_utc_us for row in rows)
     identities = [identity_of(row.attributes, row.arrival.issuer) for row in rows]
+    if identities.count(identities[0]) == len(rows) and _touch_unchanged(
+        connection, uid, identities[0], revision, last_us
+    ):
+        return
+    held = connection.execute("SELECT * FROM studies WHERE study_instance_uid = ?", (uid,)).fetchone()
+    first_us = min(row.arrival.received_utc_us for row in rows)
     if held is None:
         known, conflict = identities[0], ""
     else:
-        name = cast("tuple[str, str, str]", tuple(held["person_name"].split("=")))
+        name = cast("tuple[str, str, str]", tuple(held["person_name"].split("=", 2)))
         known = Identity(held["issuer"], held["patient_id"], name, held["birth_date"], held["sex"])
         conflict, first_us = held["conflict"], held["first_received_utc_us"]
         last_us = max(last_us, held["last_received_utc_us"])
@@ -189,6 +192,26 @@ def _touch_study(connection: sqlite3.Connection, uid: str, rows: Sequence[NewRow
             last_us,
         ),
     )
+
+
+def _touch_unchanged(connection: sqlite3.Connection, uid: str, identity: Identity, revision: int, last_us: int) -> bool:
+    """Count the change where the study is held with this very patient, as nearly always: it says nothing new."""
+    cursor = connection.execute(
+        "UPDATE studies SET revision = ?, last_received_utc_us = max(last_received_utc_us, ?) "
+        "WHERE study_instance_uid = ? "
+        "AND issuer = ? AND patient_id = ? AND person_name = ? AND birth_date = ? AND sex = ?",
+        (
+            revision,
+            last_us,
+            uid,
+            identity.issuer,
+            identity.patient_id,
+            "=".join(identity.name),
+            identity.birth_date,
+            identity.sex,
+        ),
+    )
+    return cursor.rowcount == 1
 
 
 def _completed(known: Identity, identity: Identity) -> Identity:

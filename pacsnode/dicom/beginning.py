@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import NamedTuple
 
 from pacsnode.dicom.attributes import BY_PLACE, PIXEL_DATA, SPECIFIC_CHARACTER_SET
@@ -38,8 +37,7 @@ _FEW_CHANGES = 8
 """From one image of a series to the next; with more of them, the next image will have more in common with this one."""
 
 
-@dataclass(frozen=True)
-class Beginning:
+class Beginning(NamedTuple):
     """A header that was read from the first bytes of a data set; it counts if the pixel data are the last element."""
 
     header: Header

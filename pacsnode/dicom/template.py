@@ -8,7 +8,6 @@ no values; their lengths may differ where nothing around them depends on those. 
 from __future__ import annotations
 
 import struct
-from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
 from pacsnode.dicom.attributes import PIXEL_DATA
@@ -41,8 +40,7 @@ class _Run(NamedTuple):
     wanted: bool
 
 
-@dataclass(frozen=True, slots=True)
-class Found:
+class Found(NamedTuple):
     """The values of the wanted elements before the pixel data, in their order, and where those begin."""
 
     values: tuple[bytes, ...]
