@@ -1,7 +1,7 @@
 """The header of a data set from its first bytes, while the rest is on its way to the disk.
 
 In: the beginning of a data set. Out: its header, the same that a scan gives, by way of a beginning before it that has
-the same layout where there is one. Never raises; never reads a pixel.
+the same layout where there is one. Bounded in what it remembers; never reads a pixel.
 """
 
 from __future__ import annotations

@@ -77,6 +77,33 @@ def test_the_slices_of_a_series_are_read_after_the_first(syntax: str, undefined_
     assert len(models) == 1
 
 
+def test_studies_that_come_side_by_side_share_a_layout_and_nothing_else() -> None:
+    models = Models(syntax_of(ExplicitVRLittleEndian))
+    patients = [
+        (b"ISO_IR 100", b"M\xfcller^J ", b"P-1 "),
+        (b"ISO_IR 192", "홍^길동".encode(), b"P-22"),
+        (b"ISO_IR 101", b"M\xfcller^K ", b"P-1 "),
+        (b"ISO_IR 192", b"M\xfcller^J ", b""),
+    ]
+    for number in range(24):
+        charset, name, patient_id = patients[number % len(patients)]
+        uids = [explicit(0x0020_000D + n, "UI", b"1.2.%d\0" % (10 + number % 4 * (2 + n))) for n in (0, 1)]
+        head = b"".join(
+            [
+                explicit(0x0008_0005, "CS", charset),
+                explicit(0x0008_0018, "UI", b"1.2.3.%d" % (100 + number)),
+                explicit(0x0008_0060, "CS", b"CT" if number % 4 else b"MR"),
+                *(explicit(0x0008_0020 + n, "DA", b"2024010%d" % (number % 4)) for n in (0, 1, 2, 3)),
+                explicit(0x0010_0010, "PN", name),
+                explicit(0x0010_0020, "LO", patient_id),
+                *uids,
+                PIXELS[ExplicitVRLittleEndian],
+            ]
+        )
+        assert same(by_models(models, head), by_scan(head, ExplicitVRLittleEndian)), number
+    assert len(models) == 1
+
+
 def test_encapsulated_pixels_have_a_layout_too() -> None:
     models = Models(syntax_of(JPEGLosslessSV1))
     heads = [slice_of(number, ExplicitVRLittleEndian)[: -len(PIXELS[ExplicitVRLittleEndian])] for number in (1, 22)]
