@@ -112,7 +112,8 @@ class Test:
 
     def clause(self, attributes: Values) -> Clause:
         """This test, looked at."""
-        values = values_of(self.name, attributes)
+        name = self.name
+        values = values_of(name, attributes) if name.index else attributes.get(name.base, ())
         known = self._answers.get(values)
         if known is None:
             if len(self._answers) >= REMEMBERED:
@@ -193,19 +194,21 @@ def evaluate(condition: Condition, attributes: Values, study: Meets = no_study) 
     satisfied, and an unsatisfied one has at least one unsatisfied clause.
     """
     told: list[Clause] = []
-    all_held = True
-    clauses: tuple[Clause, ...]
+    all_held, is_any = True, condition.mode == "any"
     for part in condition.parts:
         if isinstance(part, Condition):
             held, clauses = evaluate(part, attributes, study)
+            if held and is_any:
+                return True, clauses
+            told.extend(clauses)
         else:
             clause = part.clause(attributes) if isinstance(part, Test) else _of_study(part, study)
-            held, clauses = clause.satisfied, (clause,)
-        if held and condition.mode == "any":
-            return True, clauses
+            held = clause.satisfied
+            if held and is_any:
+                return True, (clause,)
+            told.append(clause)
         all_held = all_held and held
-        told.extend(clauses)
-    return all_held and condition.mode == "all", tuple(told)
+    return all_held and not is_any, tuple(told)
 
 
 def _of_study(part: StudyHas, study: Meets) -> Clause:

@@ -44,7 +44,8 @@ class Committer:
         self._turns = turns
         self._files = files
         self._on_rows = on_rows
-        self._gate = threading.Condition(threading.Lock())
+        self._lock = threading.Lock()
+        self._idle = threading.Condition(self._lock)
         self._queue: list[_Entry] = []
         self._leading = False
         self._closed = False
@@ -55,7 +56,7 @@ class Committer:
         None: there is no row either, `row` must come again with its SHA-256 (`rows.insert`).
         """
         entry = _Entry(row)
-        with self._gate:
+        with self._lock:
             if self._closed:
                 raise Rejected(Rejected.OUT_OF_RESOURCES, "the node is stopping, send again later")
             self._queue.append(entry)
@@ -71,12 +72,12 @@ class Committer:
 
     def close(self) -> None:
         """Settle what waits; what comes from now on is refused."""
-        with self._gate:
+        with self._lock:
             self._closed = True
-            self._gate.wait_for(lambda: not self._leading)
+            self._idle.wait_for(lambda: not self._leading)
 
     def _lead(self, own: _Entry) -> None:
-        with self._gate:
+        with self._lock:
             batch, self._queue = self._queue[:LARGEST_BATCH], self._queue[LARGEST_BATCH:]
         try:
             self._commit_batch(batch)
@@ -84,12 +85,12 @@ class Committer:
             for entry in batch:
                 if entry is not own:
                     entry.turn.release()
-            with self._gate:
+            with self._lock:
                 if self._queue:
                     self._queue[0].turn.release()
                 else:
                     self._leading = False
-                    self._gate.notify_all()
+                    self._idle.notify_all()
 
     def _commit_batch(self, batch: list[_Entry]) -> None:
         try:

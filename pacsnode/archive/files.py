@@ -11,7 +11,6 @@ import ctypes
 import errno
 import json
 import os
-import secrets
 import shutil
 import struct
 from collections.abc import Callable, Sequence
@@ -32,6 +31,9 @@ FOLDERS = tuple(f"0{digit}" for digit in "0123456789abcdef")
 
 CHECKSUM_DIGITS = 32
 """XXH3-128 of the data set, in hexadecimal: 46 GB/s where SHA-256 has 1.6 (one core of the reference machine)."""
+_NEW = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+_SHORT_ELEMENT = struct.Struct("<HH2sH")
+_LONG_ELEMENT = struct.Struct("<HH2sHI")
 _NO_CHECKSUM = b"0" * CHECKSUM_DIGITS
 _INFORMATION_START = b'{"xxh3_128": "'
 _FULL = {errno.ENOSPC, errno.EDQUOT}
@@ -151,8 +153,8 @@ def _element(number: int, vr: bytes, value: bytes) -> bytes:
     if len(value) % 2:
         value += b" " if vr in (b"SH", b"AE") else b"\x00"
     if vr == b"OB":
-        return struct.pack("<HH2sHI", 2, number, vr, 0, len(value)) + value
-    return struct.pack("<HH2sH", 2, number, vr, len(value)) + value
+        return _LONG_ELEMENT.pack(2, number, vr, 0, len(value)) + value
+    return _SHORT_ELEMENT.pack(2, number, vr, len(value)) + value
 
 
 def arrival_of(information: bytes) -> tuple[Arrival, str]:
@@ -183,14 +185,13 @@ class NewFile:
         self._files = files
         self._folder_descriptor = folder_descriptor
         self._disk = disk
-        name = secrets.token_hex(16) + ".dcm"
+        name = os.urandom(16).hex() + ".dcm"
         self.path = f"{folder}/{name}"
         self._digest = xxhash.xxh3_128()
         self.dataset_bytes = 0
         self._begun_bytes = 0
         try:
-            flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
-            self._descriptor = os.open(name, flags, 0o600, dir_fd=folder_descriptor)
+            self._descriptor = os.open(name, _NEW, 0o600, dir_fd=folder_descriptor)
         except OSError as error:
             raise _a700(error) from error
 

@@ -8,27 +8,26 @@ from __future__ import annotations
 import json
 import sqlite3
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from functools import lru_cache
+from dataclasses import replace
 from pathlib import Path
-from typing import cast
+from typing import NamedTuple, cast
 
 from pacsnode.archive.files import Arrival
+from pacsnode.dicom.header import json_member
 from pacsnode.dicom.identity import Identity, disagreement
 from pacsnode.dicom.identity import identity as identity_of
 from pacsnode.handover import Attributes, Stored
 from pacsnode.peers import QUARANTINE
 
 _TO_JSON = json.JSONEncoder(ensure_ascii=False).encode
-_SHORT_CHARACTERS = 64
 _VANISHED = "the first copy had vanished from the disk"
 
 
-@dataclass(frozen=True)
-class NewRow:
+class NewRow(NamedTuple):
     """One object to be indexed. `path` is below `files/`; `unusable` says why it can only be kept aside.
 
-    `dataset_sha256` is "" until it is needed: `digests` computes it later.
+    `dataset_sha256` is "" until it is needed: `digests` computes it later. `attributes_json` is "" where nobody has
+    encoded the attributes yet.
     """
 
     sop_class_uid: str
@@ -44,6 +43,7 @@ class NewRow:
     attributes: Attributes
     damaged: tuple[str, ...]
     unusable: str = ""
+    attributes_json: str = ""
 
     @property
     def aside_because(self) -> str:
@@ -145,7 +145,7 @@ def _insert_instance(connection: sqlite3.Connection, row: NewRow) -> bool:
             row.arrival.received_utc_us,
             row.received_boot_us,
             row.boot_id,
-            _attributes_json(row.attributes),
+            row.attributes_json or _attributes_json(row.attributes),
             _TO_JSON(row.damaged) if row.damaged else "[]",
         ),
     )
@@ -153,32 +153,24 @@ def _insert_instance(connection: sqlite3.Connection, row: NewRow) -> bool:
 
 
 def _attributes_json(attributes: Attributes) -> str:
-    return "{" + ", ".join([_member(keyword, values) for keyword, values in attributes.items()]) + "}"
-
-
-def _member(keyword: str, values: tuple[str, ...]) -> str:
-    if len(values) == 1 and len(values[0]) <= _SHORT_CHARACTERS:
-        return _short_member(keyword, values)
-    return f'"{keyword}": {_TO_JSON(values)}'
-
-
-@lru_cache(maxsize=8192)
-def _short_member(keyword: str, values: tuple[str, ...]) -> str:
-    """The images of a series say the same in nearly all of them. Short ones alone: a peer must not fill the memory."""
-    return f'"{keyword}": {_TO_JSON(values)}'
+    return "{" + ", ".join([json_member(keyword, values) for keyword, values in attributes.items()]) + "}"
 
 
 def _touch_study(connection: sqlite3.Connection, uid: str, rows: Sequence[NewRow]) -> None:
     """Count the changes, and compare who the patient is with what the study's first instance said."""
     revision = connection.execute("UPDATE revision SET value = value + ? RETURNING value", (len(rows),)).fetchone()[0]
-    held = connection.execute("SELECT * FROM studies WHERE study_instance_uid = ?", (uid,)).fetchone()
-    first_us = min(row.arrival.received_utc_us for row in rows)
     last_us = max(row.arrival.received_utc_us for row in rows)
     identities = [identity_of(row.attributes, row.arrival.issuer) for row in rows]
+    if identities.count(identities[0]) == len(rows) and _touch_unchanged(
+        connection, uid, identities[0], revision, last_us
+    ):
+        return
+    held = connection.execute("SELECT * FROM studies WHERE study_instance_uid = ?", (uid,)).fetchone()
+    first_us = min(row.arrival.received_utc_us for row in rows)
     if held is None:
         known, conflict = identities[0], ""
     else:
-        name = cast("tuple[str, str, str]", tuple(held["person_name"].split("=")))
+        name = cast("tuple[str, str, str]", tuple(held["person_name"].split("=", 2)))
         known = Identity(held["issuer"], held["patient_id"], name, held["birth_date"], held["sex"])
         conflict, first_us = held["conflict"], held["first_received_utc_us"]
         last_us = max(last_us, held["last_received_utc_us"])
@@ -200,6 +192,26 @@ def _touch_study(connection: sqlite3.Connection, uid: str, rows: Sequence[NewRow
             last_us,
         ),
     )
+
+
+def _touch_unchanged(connection: sqlite3.Connection, uid: str, identity: Identity, revision: int, last_us: int) -> bool:
+    """Count the change where the study is held with this very patient, as nearly always: it says nothing new."""
+    cursor = connection.execute(
+        "UPDATE studies SET revision = ?, last_received_utc_us = max(last_received_utc_us, ?) "
+        "WHERE study_instance_uid = ? "
+        "AND issuer = ? AND patient_id = ? AND person_name = ? AND birth_date = ? AND sex = ?",
+        (
+            revision,
+            last_us,
+            uid,
+            identity.issuer,
+            identity.patient_id,
+            "=".join(identity.name),
+            identity.birth_date,
+            identity.sex,
+        ),
+    )
+    return cursor.rowcount == 1
 
 
 def _completed(known: Identity, identity: Identity) -> Identity:

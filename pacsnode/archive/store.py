@@ -11,7 +11,7 @@ import os
 import sqlite3
 import threading
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
@@ -22,7 +22,8 @@ from pacsnode.archive.epochs import Epochs
 from pacsnode.archive.files import Arrival, Disk, NewFile, Piece, UnflushedDisk, free_mb, meta_header
 from pacsnode.database import Turns, boot_id, boot_us, connect, utc_us
 from pacsnode.dicom import uids
-from pacsnode.dicom.header import ENDING_BYTES, Header, read_beginning, read_header
+from pacsnode.dicom.beginning import ENDING_BYTES, read_beginning
+from pacsnode.dicom.header import Header, read_header
 from pacsnode.errors import Rejected
 from pacsnode.handover import Stored, StoreRequest
 from pacsnode.telemetry import Log
@@ -105,7 +106,7 @@ class Archive:
                 digests.close()
             stored = self._committer.commit(self._digested(row, found))
             assert stored is not None, "a row with its SHA-256 gets a verdict"
-        self._dirty.set()
+        self._to_checkpoint()
         return stored
 
     def _digested(self, row: rows.NewRow, found: Found) -> rows.NewRow:
@@ -113,7 +114,7 @@ class Archive:
         if fault:
             log.error("a file is not what was written", path=row.path)
             raise Rejected(Rejected.OUT_OF_RESOURCES, "the archive read back other bytes")
-        return replace(row, dataset_sha256=sha256)
+        return row._replace(dataset_sha256=sha256)
 
     def close(self) -> None:
         """Settle everything; what is begun or committed from now on is refused."""
@@ -127,8 +128,12 @@ class Archive:
         self.epochs.disconnect()
 
     def _committed(self) -> None:
-        self._dirty.set()
+        self._to_checkpoint()
         self._on_rows()
+
+    def _to_checkpoint(self) -> None:
+        if not self._dirty.is_set():  # where it is, the checkpoint that it is for is still to come
+            self._dirty.set()
 
     def _checkpoint(self) -> None:
         """Move the WAL into the database once a second while there is something to move, never on a commit's way."""
@@ -191,6 +196,7 @@ def describe(
         {} if isinstance(header, str) else header.attributes,
         () if isinstance(header, str) else header.damaged,
         unusable,
+        "" if isinstance(header, str) else header.attributes_json(),
     )
 
 

@@ -7,6 +7,7 @@ bounded, there is no recursion, and nothing but `Rejected` is raised. Never copi
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from enum import Enum, auto
@@ -14,23 +15,18 @@ from functools import lru_cache
 from typing import NamedTuple
 
 from pacsnode.dicom.attributes import PIXEL_DATA
-from pacsnode.dicom.encoding import (
-    EXPLICIT,
-    ITEM,
-    ITEM_END,
+from pacsnode.dicom.forms import (
+    ELEMENT,
+    IMPLICIT_LITTLE,
     LENGTH,
     LONG,
-    SEQUENCE_END,
     SHORT,
-    TAG_AND_LENGTH,
+    UNDEFINED,
+    Syntax,
+    odd_element,
     read_element,
     truncated,
 )
-from pacsnode.dicom.encoding import EXPLICIT_BIG as EXPLICIT_BIG
-from pacsnode.dicom.encoding import EXPLICIT_LITTLE as EXPLICIT_LITTLE
-from pacsnode.dicom.encoding import IMPLICIT_LITTLE as IMPLICIT_LITTLE
-from pacsnode.dicom.encoding import UNDEFINED as UNDEFINED
-from pacsnode.dicom.encoding import Syntax as Syntax
 from pacsnode.errors import Rejected
 
 MAX_DEPTH = 64
@@ -39,6 +35,11 @@ MAX_ELEMENTS = 1_000_000
 """Elements and items looked at: an enhanced multi-frame image of 10 000 frames has about half a million."""
 MAX_PADDING = 65_536
 """Zero bytes behind the last element that are taken as padding."""
+MOST_SKIPPED_BYTES = 65_536
+"""Of a longer beginning it is not recorded which values were not looked into."""
+
+_ITEM, _ITEM_END, _SEQUENCE_END = 0xFFFE_E000, 0xFFFE_E00D, 0xFFFE_E0DD
+_TAG_AND_LENGTH = (struct.Struct("<HHL"), struct.Struct(">HHL"))
 _ITEM_TAG = (b"\xfe\xff\x00\xe0", b"\xff\xfe\xe0\x00")
 
 
@@ -72,13 +73,22 @@ class Item(NamedTuple):
     sequence: int
 
 
+Skipped = tuple[int, int, int, bool]
+"""A value that was not looked into: start of its element, its own start and length, whether it stands at the top.
+All that lies between it and the one before was looked at."""
+
+
 @dataclass(frozen=True, slots=True)
 class Scan:
-    """The wanted elements, and items, in the order of the data; whether that ended exactly where an element ends."""
+    """The wanted elements, and items, in the order of the data; whether that ended exactly where an element ends.
+
+    `skipped`: of a short beginning all of them, but None where values decided how the scan went on.
+    """
 
     elements: list[Element]
     items: list[Item]
     ended_at_border: bool
+    skipped: list[Skipped] | None
 
 
 class _Kind(Enum):
@@ -116,7 +126,7 @@ def scan_to_pixels(data: memoryview, syntax: Syntax, wanted: Wanted, *, prefix: 
 
 def ends_with_delimiter(ending: bytes, syntax: Syntax) -> bool:
     """Whether the last eight bytes of a data set are the end of a sequence or of encapsulated pixel data."""
-    return ending == TAG_AND_LENGTH[syntax.big_endian].pack(0xFFFE, 0xE0DD, 0)
+    return ending == _TAG_AND_LENGTH[syntax.big_endian].pack(0xFFFE, 0xE0DD, 0)
 
 
 @lru_cache(maxsize=16)
@@ -136,6 +146,7 @@ class _Scanner:
         self.inside = [_Open(_Kind.DATA_SET, self.size, False, syntax, wanted)]
         self.found: list[Element] = []
         self.items: list[Item] = []
+        self.skipped: list[Skipped] | None = [] if prefix and self.size <= MOST_SKIPPED_BYTES else None
         self.pixels_seen = False
         self.left = MAX_ELEMENTS
 
@@ -148,7 +159,7 @@ class _Scanner:
             border = False  # padding and garbage behind the pixels take nothing from the image
         if self.prefix and not any(element.tag in PIXEL_DATA for element in self.found):
             raise Rejected(Rejected.CANNOT_UNDERSTAND, "data set is too large before its pixel data")
-        return Scan(self.found, self.items, border and not self.prefix)
+        return Scan(self.found, self.items, border and not self.prefix, self.skipped)
 
     def _walk(self) -> bool:
         while self.left > 0:
@@ -167,15 +178,16 @@ class _Scanner:
             elif len(self.inside) == 1 and self._is_padding():
                 return False
             elif self._element(top):
-                return self._ends_with_delimiter(top.syntax)
+                return ends_with_delimiter(bytes(self.data[-8:]), top.syntax)
         raise Rejected(Rejected.CANNOT_UNDERSTAND, "data set has too many elements")
 
     def _plain_elements(self, top: _Open) -> None:
         """Step over elements that need no thought, up to one that does: nearly all of the time goes here."""
-        data, at, end, left = self.data, self.at, top.end, self.left
-        explicit, unpack = top.syntax.explicit, EXPLICIT[top.syntax.big_endian].unpack_from
+        data, at, end, left, skipped = self.data, self.at, top.end, self.left, self.skipped
+        explicit, unpack = top.syntax.explicit, ELEMENT[top.syntax.big_endian].unpack_from
         unpack_length = LENGTH[top.syntax.big_endian].unpack_from
         tags, sequences, sequence = top.wanted
+        at_top = len(self.inside) == 1
         while at + 12 <= end and left > 0:
             group, number, vr, length = unpack(data, at)
             tag, start = group << 16 | number, at + 8
@@ -189,6 +201,8 @@ class _Scanner:
                 break
             if tag in tags:
                 self.found.append(Element(tag, vr.decode("ascii"), start, length, sequence))
+            if skipped is not None:
+                skipped.append((at, start, length, at_top))
             at, left = start + length, left - 1
         self.at, self.left = at, left
 
@@ -196,10 +210,10 @@ class _Scanner:
         """Step over one item or delimiter of a sequence, or into the item."""
         tag, length = self._tag_and_length(top)
         body = self.at + 8
-        if tag == SEQUENCE_END:
+        if tag == _SEQUENCE_END:
             self.at = body if top.undefined else top.end
             self.inside.pop()
-        elif tag != ITEM:
+        elif tag != _ITEM:
             raise Rejected(Rejected.CANNOT_UNDERSTAND, "a sequence holds something other than items")
         elif length == UNDEFINED and top.kind is _Kind.SEQUENCE:
             self._enter_item(body, top.end, True, top)
@@ -208,7 +222,12 @@ class _Scanner:
         elif top.wanted is not NOTHING:
             self._enter_item(body, body + length, False, top)
         else:
-            self.at = body + length
+            self._skip(body, length)
+
+    def _skip(self, start: int, length: int) -> None:
+        if self.skipped is not None:
+            self.skipped.append((self.at, start, length, len(self.inside) == 1))
+        self.at = start + length
 
     def _enter_item(self, at: int, end: int, undefined: bool, top: _Open) -> None:
         if top.wanted is not NOTHING:
@@ -224,19 +243,22 @@ class _Scanner:
         if tag == 0 and self.at:  # zeros: read as elements, 4 KB deflated would hold a core for seconds
             raise Rejected(Rejected.CANNOT_UNDERSTAND, "zeros where an element should be")
         tags, sequences, sequence = top.wanted
-        element = Element(*read_element(self.data, self.at, top.end, top.syntax), sequence)
+        form = read_element(self.data, self.at, top.end, top.syntax)
+        if form is None:
+            form = odd_element(self.data, self.at, top.end, top.syntax)
+            self.skipped = None
+        element = Element(*form, sequence)
         if tag in PIXEL_DATA and len(self.inside) == 1:
             return self._pixels(element, top)
-        end = element.start + element.length
         if element.length != UNDEFINED:
-            if end > top.end:
+            if element.start + element.length > top.end:
                 raise truncated()
             if tag in tags:
                 self.found.append(element)
         if element.length == UNDEFINED or tag in sequences:
             self._enter_sequence(element, top)
         else:
-            self.at = end
+            self._skip(element.start, element.length)
         return False
 
     def _enter_sequence(self, element: Element, top: _Open) -> None:
@@ -249,7 +271,7 @@ class _Scanner:
         if self.to_pixels and not self._has_items(element, syntax):
             wanted = NOTHING
             if not undefined:
-                self.at = end
+                self._skip(element.start, element.length)
                 return
         self._enter(element.start, _Open(kind, end, undefined, syntax, wanted, element.tag))
 
@@ -268,9 +290,9 @@ class _Scanner:
         """A delimiter among elements: the end of an item of undefined length, or one that a device got wrong."""
         if len(self.inside) > 1 and top.undefined:
             self.inside.pop()
-            if tag == ITEM_END:
+            if tag == _ITEM_END:
                 self.at += 8
-        elif tag in (ITEM_END, SEQUENCE_END):
+        elif tag in (_ITEM_END, _SEQUENCE_END):
             self.at += 8  # the end of something that had a length and needed none
         else:
             raise Rejected(Rejected.CANNOT_UNDERSTAND, "an item stands outside of a sequence")
@@ -281,7 +303,7 @@ class _Scanner:
         if self.to_pixels:
             return True
         if element.length == UNDEFINED:
-            if self.prefix or self._ends_with_delimiter(top.syntax):
+            if self.prefix or ends_with_delimiter(bytes(self.data[-8:]), top.syntax):
                 return True
             self._enter(element.start, _Open(_Kind.FRAGMENTS, self.size, True, top.syntax, NOTHING))
             self._walk_fragments()
@@ -309,16 +331,14 @@ class _Scanner:
     def _tag_and_length(self, top: _Open) -> tuple[int, int]:
         if self.at + 8 > top.end:
             raise truncated()
-        group, number, length = TAG_AND_LENGTH[top.syntax.big_endian].unpack_from(self.data, self.at)
+        group, number, length = _TAG_AND_LENGTH[top.syntax.big_endian].unpack_from(self.data, self.at)
         return group << 16 | number, length
 
     def _is_padding(self) -> bool:
         """Whether nothing but zero bytes follow: some devices fill up a block."""
         if bytes(self.data[self.at : self.at + 4]).strip(b"\0"):
             return False
+        self.skipped = None
         rest = bytes(self.data[self.at : self.at + MAX_PADDING + 1])
         # One zero byte can also be half of a group number that was cut off.
         return 2 <= len(rest) <= MAX_PADDING and not rest.strip(b"\0")
-
-    def _ends_with_delimiter(self, syntax: Syntax) -> bool:
-        return ends_with_delimiter(bytes(self.data[-8:]), syntax)

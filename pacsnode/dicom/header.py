@@ -6,36 +6,25 @@ table as text. Raises `Rejected` for what cannot be parsed; never raises anythin
 
 from __future__ import annotations
 
+import json
 import math
 import mmap
 import struct
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 
 from pacsnode.dicom.attributes import BY_PLACE, HAS_PIXEL_DATA, PIXEL_DATA, SPECIFIC_CHARACTER_SET, Attribute
 from pacsnode.dicom.charsets import decode_text
-from pacsnode.dicom.elements import (
-    EXPLICIT_BIG,
-    EXPLICIT_LITTLE,
-    IMPLICIT_LITTLE,
-    UNDEFINED,
-    Element,
-    Scan,
-    Syntax,
-    ends_with_delimiter,
-    scan,
-)
+from pacsnode.dicom.elements import Element, Scan, scan
+from pacsnode.dicom.forms import EXPLICIT_BIG, EXPLICIT_LITTLE, IMPLICIT_LITTLE, Syntax
 from pacsnode.errors import Rejected
 
 MAX_VALUE_BYTES = 16_384
 """Longest value of the attribute table that is read; the longest legal one is a tenth of it."""
 MAX_INFLATED_BYTES = 4 * 1024 * 1024
 """How much of a deflated data set is inflated: a bomb of 292 KB holds 300 MB."""
-
-ENDING_BYTES = 8
-"""A sequence delimiter, which ends encapsulated pixel data."""
 
 _SHORT_VALUE_BYTES = 64
 """Longer values are not remembered: what a peer sends must not fill the memory."""
@@ -47,12 +36,11 @@ _SYNTAXES = {
     "1.2.840.113619.5.2": IMPLICIT_LITTLE,  # GE: only the pixels are big endian
 }  # every other one is explicit VR little endian (PS3.5 A.4)
 
-_NUMBERS = {"US": "H", "SS": "h", "UL": "L", "SL": "l", "UV": "Q", "SV": "q", "FL": "f", "FD": "d"}
-_TEXT = frozenset(
-    ["AE", "AS", "CS", "DA", "DS", "DT", "IS", "LO", "LT", "PN", "SH", "ST", "TM", "UC", "UI", "UR", "UT"]
-)
+NUMBERS = {"US": "H", "SS": "h", "UL": "L", "SL": "l", "UV": "Q", "SV": "q", "FL": "f", "FD": "d"}
+TEXT = frozenset(["AE", "AS", "CS", "DA", "DS", "DT", "IS", "LO", "LT", "PN", "SH", "ST", "TM", "UC", "UI", "UR", "UT"])
 _ONE_VALUE = frozenset({"LT", "ST", "UT", "UR"})
-_WANTED = frozenset({*BY_PLACE, (0, SPECIFIC_CHARACTER_SET)})
+WANTED = frozenset({*BY_PLACE, (0, SPECIFIC_CHARACTER_SET)})
+_TO_JSON = json.JSONEncoder(ensure_ascii=False).encode
 _CONTROL = dict.fromkeys((*range(32), *range(127, 160)), " ")
 
 
@@ -62,6 +50,7 @@ class Header:
 
     `raw` holds the bytes with their padding, as they were received. `attributes` holds decoded values, stripped;
     an attribute without any value is left out, an empty value between others stays, so that positions count.
+    `members` are the same, each as a member of a JSON object: the images of a series have most of them in common.
     `damaged` names attributes whose text was repaired or has lost characters. `ended_at_border` is false if the
     data went on behind the last element, or its end was not looked at; a truncated data set is `Rejected`.
     """
@@ -69,52 +58,32 @@ class Header:
     charset: tuple[str, ...]
     raw: Mapping[str, bytes]
     attributes: dict[str, tuple[str, ...]]
+    members: dict[str, str]
     damaged: tuple[str, ...]
     ended_at_border: bool
+
+    def attributes_json(self) -> str:
+        """The attributes as a JSON object."""
+        return "{" + ", ".join(self.members.values()) + "}"
+
+
+def syntax_of(transfer_syntax_uid: str) -> Syntax:
+    """How the elements of a transfer syntax are encoded, once they are inflated."""
+    return _SYNTAXES.get(transfer_syntax_uid, EXPLICIT_LITTLE)
 
 
 def read_header(data: bytes | memoryview | mmap.mmap, transfer_syntax_uid: str) -> Header:
     """Read the attribute table's attributes from a data set; raise `Rejected` (C000) if it cannot be parsed."""
-    syntax = _SYNTAXES.get(transfer_syntax_uid, EXPLICIT_LITTLE)
+    syntax = syntax_of(transfer_syntax_uid)
     with memoryview(data) as view, view.cast("B") as octets:
         if transfer_syntax_uid != DEFLATED:
-            return _header(octets, scan(octets, syntax, _WANTED), syntax)
-        inflated, whole = _inflate(octets)
+            return header_of_scan(octets, scan(octets, syntax, WANTED), syntax)
+        inflated, whole = inflate(octets)
     with memoryview(inflated) as octets:
-        return _header(octets, scan(octets, syntax, _WANTED, prefix=not whole), syntax)
+        return header_of_scan(octets, scan(octets, syntax, WANTED, prefix=not whole), syntax)
 
 
-@dataclass(frozen=True)
-class Beginning:
-    """A header that was read from the first bytes of a data set; it counts if the pixel data are the last element."""
-
-    header: Header
-    pixels_start: int
-    pixels_length: int
-    syntax: Syntax
-
-    def is_all(self, dataset_bytes: int, ending: Callable[[], bytes]) -> bool:
-        """Whether nothing stands behind the pixel data; `ending` reads the last `ENDING_BYTES` of the data set."""
-        if self.pixels_length == UNDEFINED:
-            return ends_with_delimiter(ending(), self.syntax)
-        return self.pixels_start + self.pixels_length == dataset_bytes
-
-
-def read_beginning(head: bytes | bytearray | memoryview, transfer_syntax_uid: str) -> Beginning | None:
-    """The header of a data set that begins with `head`; None where more of it must be read."""
-    syntax = _SYNTAXES.get(transfer_syntax_uid, EXPLICIT_LITTLE)
-    if transfer_syntax_uid == DEFLATED:
-        return None
-    with memoryview(head) as octets:
-        try:
-            found = scan(octets, syntax, _WANTED, prefix=True)
-            pixels = next(element for element in found.elements if element.tag in PIXEL_DATA and not element.sequence)
-            return Beginning(_header(octets, found, syntax), pixels.start, pixels.length, syntax)
-        except Rejected:  # cut off, or wrong: the whole data set tells which
-            return None
-
-
-def _inflate(deflated: memoryview) -> tuple[bytes, bool]:
+def inflate(deflated: memoryview) -> tuple[bytes, bool]:
     """The beginning of a deflated data set (PS3.5 A.5), and whether that is all of it."""
     inflater = zlib.decompressobj(-zlib.MAX_WBITS)
     parts: list[bytes] = []
@@ -130,15 +99,21 @@ def _inflate(deflated: memoryview) -> tuple[bytes, bool]:
     raise Rejected(Rejected.CANNOT_UNDERSTAND, "data set is truncated")
 
 
-def _header(data: memoryview, found: Scan, syntax: Syntax) -> Header:
+def header_of_scan(data: memoryview, found: Scan, syntax: Syntax) -> Header:
+    """The header whose elements lie in `data` as `found`. Raises `Rejected`."""
+    wanted = [element for element in found.elements if element.tag not in PIXEL_DATA or element.sequence]
+    has_pixel_data = len(wanted) < len(found.elements)
+    values = ((_value(data, element), element) for element in wanted)
+    return header_of_values(values, syntax, has_pixel_data=has_pixel_data, ended_at_border=found.ended_at_border)
+
+
+def header_of_values(
+    found: Iterable[tuple[bytes, Element]], syntax: Syntax, *, has_pixel_data: bool, ended_at_border: bool
+) -> Header:
+    """The header of the wanted elements, in their order. Raises `Rejected`."""
     values: dict[str, list[tuple[bytes, Element]]] = {}
     charset: tuple[str, ...] = ()
-    has_pixel_data = False
-    for element in found.elements:
-        if element.tag in PIXEL_DATA and not element.sequence:
-            has_pixel_data = True
-            continue
-        value = _value(data, element)
+    for value, element in found:
         if element.tag == SPECIFIC_CHARACTER_SET:
             charset = tuple(part.strip(" \0") for part in value.decode("latin_1").split("\\"))
             continue
@@ -148,8 +123,9 @@ def _header(data: memoryview, found: Scan, syntax: Syntax) -> Header:
             _only_the_last(attribute, values[attribute.keyword])
     attributes, damaged = _decode(values, charset, syntax)
     attributes[HAS_PIXEL_DATA.keyword] = ("YES" if has_pixel_data else "NO",)
+    members = {keyword: json_member(keyword, texts) for keyword, texts in attributes.items()}
     raw = {keyword: b"\\".join(value for value, _ in parts) for keyword, parts in values.items()}
-    return Header(charset, raw, attributes, damaged, found.ended_at_border)
+    return Header(charset, raw, attributes, members, damaged, ended_at_border)
 
 
 def _value(data: memoryview, element: Element) -> bytes:
@@ -177,7 +153,7 @@ def _decode(
     for keyword, parts in values.items():
         decoded: list[str] = []
         for value, element in parts:
-            texts, hurt = decode_value(value, _vr(element), charset, big_endian=syntax.big_endian)
+            texts, hurt = decode_value(value, vr_of(element), charset, big_endian=syntax.big_endian)
             decoded.extend(texts)
             if hurt and keyword not in damaged:
                 damaged.append(keyword)
@@ -186,11 +162,23 @@ def _decode(
     return attributes, tuple(damaged)
 
 
-def _vr(element: Element) -> str:
+def vr_of(element: Element) -> str:
     """The VR that the element has by itself if it can be read as text, else the one of the table."""
-    if element.vr in _NUMBERS or element.vr in _TEXT:
+    if element.vr in NUMBERS or element.vr in TEXT:
         return element.vr
     return BY_PLACE[element.sequence, element.tag].vr
+
+
+def json_member(keyword: str, values: tuple[str, ...]) -> str:
+    """An attribute as a member of a JSON object."""
+    if len(values) == 1 and len(values[0]) <= _SHORT_VALUE_BYTES:
+        return _short_json_member(keyword, values)
+    return f'"{keyword}": {_TO_JSON(values)}'
+
+
+@lru_cache(maxsize=8192)
+def _short_json_member(keyword: str, values: tuple[str, ...]) -> str:
+    return f'"{keyword}": {_TO_JSON(values)}'
 
 
 def decode_value(
@@ -206,8 +194,8 @@ def decode_value(
 
 
 def _decode_any(value: bytes, vr: str, charset: tuple[str, ...], big_endian: bool) -> tuple[tuple[str, ...], bool]:
-    if vr in _NUMBERS:
-        return _numbers(value, _NUMBERS[vr], big_endian), False
+    if vr in NUMBERS:
+        return _numbers(value, NUMBERS[vr], big_endian), False
     if value.isascii() and (plain := value.decode("ascii").strip(" \0")).isprintable() and "\\" not in plain:
         return (plain,), False  # nearly every value
     text = decode_text(value, charset)

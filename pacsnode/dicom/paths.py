@@ -16,13 +16,12 @@ from operator import attrgetter
 
 from pacsnode.dicom.attributes import HAS_PIXEL_DATA, PIXEL_DATA, SPECIFIC_CHARACTER_SET
 from pacsnode.dicom.elements import NOTHING, Element, Item, Scan, Wanted, scan_to_pixels
-from pacsnode.dicom.encoding import EXPLICIT_LITTLE
-from pacsnode.dicom.header import _NUMBERS, _SYNTAXES, _TEXT, DEFLATED, MAX_VALUE_BYTES, _inflate, decode_value
+from pacsnode.dicom.header import DEFLATED, MAX_VALUE_BYTES, NUMBERS, TEXT, decode_value, inflate, syntax_of
 from pacsnode.dicom.names import Name, Step, creator_key
 
 _BLOCKS = range(0x10, 0x100)
 """Private blocks of a group; the element with the number of a block names its creator (PS3.5 7.8.1)."""
-_OWN_VR = frozenset({*_NUMBERS, *_TEXT, "AT"})
+_OWN_VR = frozenset({*NUMBERS, *TEXT, "AT"})
 _NO_TEXT = frozenset({"OB", "OD", "OF", "OL", "OV", "OW", "SQ"})
 
 Bytes = bytes | memoryview | mmap.mmap
@@ -33,12 +32,12 @@ def read_names(data: Bytes, transfer_syntax_uid: str, names: Collection[Name]) -
 
     The values of all items of a sequence are joined in their order. Of an element that is there twice the last counts.
     """
-    syntax = _SYNTAXES.get(transfer_syntax_uid, EXPLICIT_LITTLE)
+    syntax = syntax_of(transfer_syntax_uid)
     wanted = _wanted(frozenset(name.steps for name in names))
     with memoryview(data) as view, view.cast("B") as octets:
         if transfer_syntax_uid != DEFLATED:
             return _read(octets, scan_to_pixels(octets, syntax, wanted), names, syntax.big_endian)
-        inflated, whole = _inflate(octets)
+        inflated, whole = inflate(octets)
     with memoryview(inflated) as octets:
         return _read(octets, scan_to_pixels(octets, syntax, wanted, prefix=not whole), names, syntax.big_endian)
 

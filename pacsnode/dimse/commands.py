@@ -51,6 +51,8 @@ RESOURCE_LIMITATION: Final = 0x0213
 
 LONGEST_COMMAND_BYTES: Final = 65536
 
+_ELEMENT: Final = struct.Struct("<HHI")
+_US: Final = struct.Struct("<H")
 _GROUP_LENGTH: Final = 0x0000
 _AFFECTED_SOP_CLASS_UID: Final = 0x0002
 _REQUESTED_SOP_CLASS_UID: Final = 0x0003
@@ -125,7 +127,7 @@ def parse(data: bytes) -> CommandSet:
     while at < len(data):
         if at + 8 > len(data):
             raise ProtocolViolation("a command element that is cut off")
-        group, element, length = struct.unpack_from("<HHI", data, at)
+        group, element, length = _ELEMENT.unpack_from(data, at)
         at += 8
         if group != 0 or length > len(data) - at or element in elements:
             raise ProtocolViolation("a command set that is not one of PS3.7 6.3.1")
@@ -242,12 +244,12 @@ def response(request: CommandSet, status: Status, offending_element: int = 0) ->
 
 
 def _encode(*elements: tuple[int, bytes]) -> bytes:
-    body = b"".join(struct.pack("<HHI", 0, element, len(value)) + value for element, value in elements)
+    body = b"".join(_ELEMENT.pack(0, element, len(value)) + value for element, value in elements)
     return struct.pack("<HHII", 0, _GROUP_LENGTH, 4, len(body)) + body
 
 
 def _us(value: int) -> bytes:
-    return struct.pack("<H", value)
+    return _US.pack(value)
 
 
 def _padded(uid: str) -> bytes:

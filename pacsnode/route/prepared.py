@@ -15,7 +15,7 @@ from pacsnode.conditions import Condition, Meets, StudyHas, Test, Values, evalua
 from pacsnode.handover import Clause, RuleVerdict
 from pacsnode.operands import FACTS
 from pacsnode.route.contradictions import sure_parts
-from pacsnode.route.rules import Rules, in_words, unsatisfied
+from pacsnode.route.rules import Rules, in_words
 
 REMEMBERED = 128
 """Answers of one condition, by values."""
@@ -35,7 +35,7 @@ class Told:
     def __init__(self, held: bool, clauses: tuple[Clause, ...]) -> None:
         self.held = held
         self.clauses = clauses
-        self.blocking = () if held else tuple(unsatisfied(clauses))
+        self.blocking = () if held else tuple([clause for clause in clauses if not clause.satisfied])
         self.rank = len(clauses) - 2 * len(self.blocking), -len(self.blocking)
         self._refusal: RuleVerdict | None = None
 

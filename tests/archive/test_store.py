@@ -159,6 +159,13 @@ def test_two_names_in_one_study_are_a_conflict(settings: Settings, node: Archive
     assert rows(settings, "SELECT conflict FROM studies") == [("PatientName differs",)]
 
 
+def test_a_name_of_four_groups_is_the_same_name_each_time(settings: Settings, node: Archive) -> None:
+    for number, name in enumerate(("A^B=C=D=E", "A^B=C=D=E", "A^B=C=D=F")):
+        data = data_set(f"1.2.3.{number}", PatientName="A^B=C=D^^^").replace(b"A^B=C=D^^^", name.encode() + b" ")
+        assert store(node, data, request(f"1.2.3.{number}")).verdict == "stored"
+    assert rows(settings, "SELECT conflict, revision FROM studies") == [("PatientName differs", 3)]
+
+
 def test_one_patient_id_from_two_issuers_is_a_conflict(settings: Settings, node: Archive) -> None:
     store(node, data_set("1.2.3.4"), request("1.2.3.4", issuer="CLINIC-A"))
     store(node, data_set("1.2.3.5"), request("1.2.3.5", issuer="CLINIC-B"))

@@ -1,7 +1,7 @@
-"""How one element of a data set is encoded: its tag, VR and the extent of its value, in every transfer syntax.
+"""How one element is written: its tag, VR and length, in the forms of PS3.5 7.1 and in those that devices get wrong.
 
-In: bytes, and where in them an element begins. Out: its parts, also where a device did not follow the transfer syntax.
-Never looks at a value, never raises anything but `Rejected`.
+In: the bytes of a data set and a place in them. Out: where the value lies; nothing is believed that was not checked
+against the end of the data. Never reads a value, but to find out which odd form the data goes on behind.
 """
 
 from __future__ import annotations
@@ -12,13 +12,11 @@ from typing import NamedTuple
 from pacsnode.errors import Rejected
 
 UNDEFINED = 0xFFFF_FFFF
-ITEM, ITEM_END, SEQUENCE_END = 0xFFFE_E000, 0xFFFE_E00D, 0xFFFE_E0DD
 SHORT = frozenset(b"AE AS AT CS DA DS DT FD FL IS LO LT PN SH SL SS ST TM UI UL US".split())
 LONG = frozenset(b"OB OD OF OL OV OW SQ SV UC UN UR UT UV".split())
 _UNKNOWN = (b"??", b"  ", b"OX")
-EXPLICIT = (struct.Struct("<HH2sH"), struct.Struct(">HH2sH"))
+ELEMENT = (struct.Struct("<HH2sH"), struct.Struct(">HH2sH"))
 LENGTH = (struct.Struct("<L"), struct.Struct(">L"))
-TAG_AND_LENGTH = (struct.Struct("<HHL"), struct.Struct(">HHL"))
 
 
 class Syntax(NamedTuple):
@@ -33,9 +31,13 @@ EXPLICIT_LITTLE = Syntax(explicit=True, big_endian=False)
 EXPLICIT_BIG = Syntax(explicit=True, big_endian=True)
 
 
-def read_element(data: memoryview, at: int, end: int, syntax: Syntax) -> tuple[int, str, int, int]:
-    """Tag, VR ("" if not given), start of the value and length of the element at `at`; 8 bytes must be there."""
-    group, number, vr, short = EXPLICIT[syntax.big_endian].unpack_from(data, at)
+Form = tuple[int, str, int, int]
+"""Tag, VR ("" if not given), start of the value and length of an element."""
+
+
+def read_element(data: memoryview, at: int, end: int, syntax: Syntax) -> Form | None:
+    """The element at `at`, None where it is odd; 8 bytes must be there."""
+    group, number, vr, short = ELEMENT[syntax.big_endian].unpack_from(data, at)
     tag = group << 16 | number
     if syntax.explicit:
         if vr in SHORT:
@@ -46,19 +48,16 @@ def read_element(data: memoryview, at: int, end: int, syntax: Syntax) -> tuple[i
             return tag, vr.decode("ascii"), at + 12, LENGTH[syntax.big_endian].unpack_from(data, at + 8)[0]
     elif vr not in SHORT and vr not in LONG:
         return tag, "", at + 8, LENGTH[syntax.big_endian].unpack_from(data, at + 4)[0]
-    return _odd_element(data, at, end, syntax)
+    return None
 
 
-_Form = tuple[int, str, int, int]
-
-
-def _odd_element(data: memoryview, at: int, end: int, syntax: Syntax) -> _Form:
+def odd_element(data: memoryview, at: int, end: int, syntax: Syntax) -> Form:
     """An element that does not follow `syntax`: the first form behind which the data goes on.
 
     There are devices that mix implicit elements into explicit data sets or the reverse, write `??` or spaces for a
     VR that they do not know, or write OB and UN with a length of 16 bits.
     """
-    group, number, vr, short = EXPLICIT[syntax.big_endian].unpack_from(data, at)
+    group, number, vr, short = ELEMENT[syntax.big_endian].unpack_from(data, at)
     length = LENGTH[syntax.big_endian]
     tag, name = group << 16 | number, vr.decode("ascii") if vr in SHORT or vr in LONG else ""
     implicit = (tag, "", at + 8, length.unpack_from(data, at + 4)[0])
@@ -73,7 +72,7 @@ def _odd_element(data: memoryview, at: int, end: int, syntax: Syntax) -> _Form:
     return next((form for form in forms if _goes_on(data, form, form is implicit, end, syntax)), fallback)
 
 
-def _goes_on(data: memoryview, form: _Form, implicit: bool, end: int, syntax: Syntax) -> bool:
+def _goes_on(data: memoryview, form: Form, implicit: bool, end: int, syntax: Syntax) -> bool:
     """Whether a value read as `form` is followed by the end, a delimiter or an element with a higher tag."""
     tag, vr, start, length = form
     if length == UNDEFINED:
@@ -81,7 +80,7 @@ def _goes_on(data: memoryview, form: _Form, implicit: bool, end: int, syntax: Sy
     after = start + length
     if after + 8 > end:
         return after == end
-    group, number, next_vr, _ = EXPLICIT[syntax.big_endian].unpack_from(data, after)
+    group, number, next_vr, _ = ELEMENT[syntax.big_endian].unpack_from(data, after)
     if group == 0xFFFE:
         return True
     named = next_vr in SHORT or next_vr in LONG or next_vr in _UNKNOWN
@@ -89,5 +88,5 @@ def _goes_on(data: memoryview, form: _Form, implicit: bool, end: int, syntax: Sy
 
 
 def truncated() -> Rejected:
-    """The refusal of data that end within an element."""
+    """The refusal of data that end too early."""
     return Rejected(Rejected.CANNOT_UNDERSTAND, "data set is truncated")
