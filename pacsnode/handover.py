@@ -21,7 +21,10 @@ RESULT_KINDS: tuple[ResultKind, ...] = ("sr", "seg", "sc")
 
 @dataclass(frozen=True)
 class StoreRequest:
-    """One C-STORE request, as negotiated and as its command set says (PS3.7 9.1.1)."""
+    """One C-STORE request, as negotiated and as its command set says (PS3.7 9.1.1).
+
+    `charset`: the Specific Character Set of a data set that declares none, by what is known of the peer.
+    """
 
     sop_class_uid: str
     sop_instance_uid: str
@@ -31,6 +34,7 @@ class StoreRequest:
     address: str
     peer: str
     issuer: str
+    charset: str = ""
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,7 @@ from typing import Annotated, Literal
 from pydantic import BeforeValidator, ConfigDict, Field, StringConstraints, ValidationInfo, field_validator
 
 from pacsnode import yamlfile
+from pacsnode.dicom import charsets
 from pacsnode.handover import RESULT_KINDS, ResultKind
 from pacsnode.patterns import fold
 from pacsnode.yamlfile import IMPLIED, Document, Items, Loc, Problem, Record, nearest, wrong
@@ -46,6 +47,7 @@ class Peer(Record):
     port: int | None = Field(default=None, ge=1, le=65535)
     may: Items[Service] = ()
     issuer: Annotated[str, StringConstraints(max_length=64)] = ""
+    charset: str = ""
     accepts: Items[ResultKind] = RESULT_KINDS
     investigational: bool = False
     reply_to: str | None = None
@@ -76,6 +78,14 @@ class Peer(Record):
             forms = "an address (192.0.2.5), a network (192.0.2.0/24) or a name (pacs.example.org)"
             raise wrong("host", f"expected {forms}, found {given[:60]!r}") from None
         raise wrong("host", f"{given} is one machine in a network; did you mean {meant}?")
+
+    @field_validator("charset")
+    @classmethod
+    def _charset(cls, given: str) -> str:
+        if not charsets.is_known(given):
+            forms = "ISO_IR 192 (UTF-8), ISO 2022 IR 149 (Korean), ISO_IR 100 (Latin-1), GB18030"
+            raise wrong("charset", f"{given!r} is no Specific Character Set; expected a term such as {forms}")
+        return given
 
     @field_validator("certificate")
     @classmethod

@@ -9,9 +9,10 @@ import mmap
 from collections.abc import Collection
 from pathlib import Path
 
+from pacsnode.archive.files import arrival_of
 from pacsnode.dicom.names import Name
 from pacsnode.dicom.paths import read_names
-from pacsnode.dimse.part10 import read_meta
+from pacsnode.dimse.part10 import FileMeta, read_meta
 
 _META_OFFSET = 132
 """Behind the preamble and DICM; the meta information is explicit VR little endian in every file (PS3.10 7.1)."""
@@ -37,5 +38,13 @@ def read_attributes(path: Path, names: Collection[Name]) -> dict[str, tuple[str,
             if of_meta:
                 values |= read_names(head, _META_SYNTAX, of_meta)
             if of_data_set:
-                values |= read_names(data_set, meta.transfer_syntax_uid, of_data_set)
+                values |= read_names(data_set, meta.transfer_syntax_uid, of_data_set, _charset(meta))
     return values
+
+
+def _charset(meta: FileMeta) -> str:
+    """What the data set's character set is taken to be where it declares none; "" in a file of another maker."""
+    try:
+        return arrival_of(meta.information)[0].charset
+    except ValueError:
+        return ""

@@ -97,6 +97,7 @@ class Arrival:
     called_ae_title: str
     address: str
     received_utc_us: int
+    charset: str = ""
 
 
 def meta_header(request: StoreRequest, arrival: Arrival) -> tuple[bytes, int]:
@@ -113,13 +114,20 @@ def meta_header(request: StoreRequest, arrival: Arrival) -> tuple[bytes, int]:
 def _arrival_members(arrival: Arrival) -> bytes:
     """The rest of a JSON object: what every object of an association has in common is encoded once."""
     sender = _sender_members(
-        arrival.peer, arrival.issuer, arrival.calling_ae_title, arrival.called_ae_title, arrival.address
+        arrival.peer,
+        arrival.issuer,
+        arrival.calling_ae_title,
+        arrival.called_ae_title,
+        arrival.address,
+        arrival.charset,
     )
     return b'%b, "received_utc_us": %d}' % (sender, arrival.received_utc_us)
 
 
 @lru_cache(maxsize=256)
-def _sender_members(peer: str, issuer: str, calling_ae_title: str, called_ae_title: str, address: str) -> bytes:
+def _sender_members(
+    peer: str, issuer: str, calling_ae_title: str, called_ae_title: str, address: str, charset: str
+) -> bytes:
     members = {
         "peer": peer,
         "issuer": issuer,
@@ -127,6 +135,8 @@ def _sender_members(peer: str, issuer: str, calling_ae_title: str, called_ae_tit
         "called_ae_title": called_ae_title,
         "address": address,
     }
+    if charset:
+        members["charset"] = charset
     return json.dumps(members).encode()[1:-1]
 
 
@@ -164,8 +174,9 @@ def arrival_of(information: bytes) -> tuple[Arrival, str]:
     """
     try:
         fields = json.loads(information.rstrip(b"\0"))
+        fields.setdefault("charset", "")
         return Arrival(**{name: fields[name] for name in Arrival.__dataclass_fields__}), str(fields["xxh3_128"])
-    except (TypeError, KeyError):
+    except (TypeError, KeyError, AttributeError):
         raise ValueError("the private information of the meta header is not ours") from None
 
 

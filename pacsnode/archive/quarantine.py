@@ -77,9 +77,9 @@ def _row(path: Path, kept: sqlite3.Row, peer: Peer) -> rows.NewRow:
             memoryview(mapped) as whole,
             whole[meta.dataset_offset :] as dataset,
         ):
-            header = read_header(dataset, meta.transfer_syntax_uid)
+            header = read_header(dataset, meta.transfer_syntax_uid, peer.charset)
             dataset_bytes = len(dataset)
-    arrival = replace(arrival_of(meta.information)[0], peer=peer.name, issuer=peer.issuer)
+    arrival = replace(arrival_of(meta.information)[0], peer=peer.name, issuer=peer.issuer, charset=peer.charset)
     return rows.NewRow(
         meta.sop_class_uid,
         meta.sop_instance_uid,

@@ -139,7 +139,7 @@ def _restore(archive: Archive, whole: _Whole, report: Recovered) -> None:
     try:
         with whole.path.open("rb") as opened:
             found = Found(opened.fileno(), meta.dataset_offset, whole.checksum, whole.dataset_bytes)
-            header = header_of_file(found, meta.transfer_syntax_uid)
+            header = header_of_file(found, meta.transfer_syntax_uid, arrival.charset)
             path = str(whole.path.relative_to(archive.files))
             stored = archive.commit(describe(archive, request, arrival, path, found, origin, header), found)
     except OSError as error:

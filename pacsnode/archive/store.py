@@ -90,6 +90,7 @@ class Archive:
             request.called_ae_title,
             request.address,
             utc_us(),
+            request.charset,
         )
         return Writer(self, request, arrival, origin)
 
@@ -256,11 +257,11 @@ class Writer:
     def _describe(self) -> tuple[rows.NewRow, Found]:
         file, syntax = self._file, self._request.transfer_syntax_uid
         found = Found(file.descriptor, len(self._meta), file.checksum, file.dataset_bytes)
-        begun = read_beginning(self._head, syntax)
+        begun = read_beginning(self._head, syntax, self._arrival.charset)
         if begun is not None and begun.is_all(file.dataset_bytes, self._ending):
             header: Header | str = begun.header
         else:
-            header = header_of_file(found, syntax)
+            header = header_of_file(found, syntax, self._arrival.charset)
         row = describe(self._archive, self._request, self._arrival, file.path, found, self._origin, header)
         return row, found
 
@@ -281,15 +282,15 @@ class Writer:
             self._archive.epochs.leave(self._place)
 
 
-def header_of_file(found: Found, transfer_syntax_uid: str) -> Header | str:
-    """The header of a whole file, or "C000 …" where none can be read."""
+def header_of_file(found: Found, transfer_syntax_uid: str, charset: str) -> Header | str:
+    """The header of a whole file, or "C000 …" where none can be read. `charset`: of one that declares none."""
     try:
         with (
             mmap.mmap(found.descriptor, 0, access=mmap.ACCESS_READ) as mapped,
             memoryview(mapped) as whole,
             whole[found.offset :] as dataset,
         ):
-            return read_header(dataset, transfer_syntax_uid)
+            return read_header(dataset, transfer_syntax_uid, charset)
     except Rejected as error:
         return f"{error.status:04X} {error.comment}"
 

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 from typing import NamedTuple
 
 from pacsnode.dicom.attributes import BY_PLACE, PIXEL_DATA, SPECIFIC_CHARACTER_SET
 from pacsnode.dicom.elements import Element, ends_with_delimiter, scan
-from pacsnode.dicom.forms import EXPLICIT_BIG, EXPLICIT_LITTLE, IMPLICIT_LITTLE, UNDEFINED, Syntax
+from pacsnode.dicom.forms import UNDEFINED, Syntax
 from pacsnode.dicom.header import (
     DEFLATED,
     WANTED,
@@ -52,12 +53,15 @@ class Beginning(NamedTuple):
         return self.pixels_start + self.pixels_length == dataset_bytes
 
 
-def read_beginning(head: bytes | bytearray, transfer_syntax_uid: str) -> Beginning | None:
-    """The header of a data set that begins with `head`; None where more of it must be read."""
+def read_beginning(head: bytes | bytearray, transfer_syntax_uid: str, charset: str = "") -> Beginning | None:
+    """The header of a data set that begins with `head`; None where more of it must be read.
+
+    `charset`: what is taken for the Specific Character Set of a data set that declares none.
+    """
     if transfer_syntax_uid == DEFLATED:
         return None
     try:
-        return _MODELS[syntax_of(transfer_syntax_uid)].read(head)
+        return _models(syntax_of(transfer_syntax_uid), charset).read(head)
     except Rejected:  # cut off, or wrong: the whole data set tells which
         return None
 
@@ -86,8 +90,9 @@ class _Model(NamedTuple):
 class Models:
     """What beginnings of one encoding looked like lately. For any number of threads: what is kept is never changed."""
 
-    def __init__(self, syntax: Syntax) -> None:
+    def __init__(self, syntax: Syntax, charset: str = "") -> None:
         self._syntax = syntax
+        self._charset = charset
         self._models: tuple[_Model, ...] = ()
 
     def __len__(self) -> int:
@@ -137,13 +142,13 @@ class Models:
 
     def _all_decoded(self, model: _Model, values: tuple[bytes, ...]) -> Header:
         found = zip(values, model.elements, strict=True)
-        return header_of_values(found, self._syntax, has_pixel_data=True, ended_at_border=False)
+        return header_of_values(found, self._syntax, self._charset, has_pixel_data=True, ended_at_border=False)
 
     def _anew(self, head: bytes) -> Beginning:
         with memoryview(head) as octets:
             found = scan(octets, self._syntax, WANTED, prefix=True)
             pixels = next(e for e in found.elements if e.tag in PIXEL_DATA and not e.sequence)
-            header = header_of_scan(octets, found, self._syntax)
+            header = header_of_scan(octets, found, self._syntax, self._charset)
         layout = Layout.of(head, found, self._syntax)
         if layout is not None:
             elements = found.elements[:-1]
@@ -156,7 +161,8 @@ class Models:
         self._models = (model, *others[: MOST_MODELS - 1])
 
 
-_MODELS = {syntax: Models(syntax) for syntax in (IMPLICIT_LITTLE, EXPLICIT_LITTLE, EXPLICIT_BIG)}
+_models = lru_cache(maxsize=32)(Models)
+"""By encoding and by the charset that is taken for one that is not declared: both decide what a header says."""
 
 
 def _keywords(elements: Sequence[Element]) -> list[str]:

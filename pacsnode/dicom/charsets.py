@@ -133,6 +133,11 @@ def person_name_groups(text: str) -> tuple[str, str, str]:
     return alphabetic, ideographic, phonetic
 
 
+def is_known(term: str) -> bool:
+    """Whether a value of Specific Character Set is one that can be read, in any spelling."""
+    return bool(term.strip() and _codec(term))
+
+
 def _codec(declared: str) -> str:
     """The Python codec of a value of Specific Character Set in any spelling; "" if unknown."""
     name = re.sub("[^A-Z0-9]", "", declared.upper())

@@ -72,15 +72,18 @@ def syntax_of(transfer_syntax_uid: str) -> Syntax:
     return _SYNTAXES.get(transfer_syntax_uid, EXPLICIT_LITTLE)
 
 
-def read_header(data: bytes | memoryview | mmap.mmap, transfer_syntax_uid: str) -> Header:
-    """Read the attribute table's attributes from a data set; raise `Rejected` (C000) if it cannot be parsed."""
+def read_header(data: bytes | memoryview | mmap.mmap, transfer_syntax_uid: str, charset: str = "") -> Header:
+    """Read the attribute table's attributes from a data set; raise `Rejected` (C000) if it cannot be parsed.
+
+    `charset`: what is taken for the Specific Character Set of a data set that declares none.
+    """
     syntax = syntax_of(transfer_syntax_uid)
     with memoryview(data) as view, view.cast("B") as octets:
         if transfer_syntax_uid != DEFLATED:
-            return header_of_scan(octets, scan(octets, syntax, WANTED), syntax)
+            return header_of_scan(octets, scan(octets, syntax, WANTED), syntax, charset)
         inflated, whole = inflate(octets)
     with memoryview(inflated) as octets:
-        return header_of_scan(octets, scan(octets, syntax, WANTED, prefix=not whole), syntax)
+        return header_of_scan(octets, scan(octets, syntax, WANTED, prefix=not whole), syntax, charset)
 
 
 def inflate(deflated: memoryview) -> tuple[bytes, bool]:
@@ -99,16 +102,23 @@ def inflate(deflated: memoryview) -> tuple[bytes, bool]:
     raise Rejected(Rejected.CANNOT_UNDERSTAND, "data set is truncated")
 
 
-def header_of_scan(data: memoryview, found: Scan, syntax: Syntax) -> Header:
+def header_of_scan(data: memoryview, found: Scan, syntax: Syntax, charset: str = "") -> Header:
     """The header whose elements lie in `data` as `found`. Raises `Rejected`."""
     wanted = [element for element in found.elements if element.tag not in PIXEL_DATA or element.sequence]
     has_pixel_data = len(wanted) < len(found.elements)
     values = ((_value(data, element), element) for element in wanted)
-    return header_of_values(values, syntax, has_pixel_data=has_pixel_data, ended_at_border=found.ended_at_border)
+    return header_of_values(
+        values, syntax, charset, has_pixel_data=has_pixel_data, ended_at_border=found.ended_at_border
+    )
 
 
 def header_of_values(
-    found: Iterable[tuple[bytes, Element]], syntax: Syntax, *, has_pixel_data: bool, ended_at_border: bool
+    found: Iterable[tuple[bytes, Element]],
+    syntax: Syntax,
+    default_charset: str,
+    *,
+    has_pixel_data: bool,
+    ended_at_border: bool,
 ) -> Header:
     """The header of the wanted elements, in their order. Raises `Rejected`."""
     values: dict[str, list[tuple[bytes, Element]]] = {}
@@ -121,6 +131,8 @@ def header_of_values(
         values.setdefault(attribute.keyword, []).append((value, element))
         if not attribute.sequence and len(values[attribute.keyword]) > 1:
             _only_the_last(attribute, values[attribute.keyword])
+    if default_charset and not any(charset):
+        charset = (default_charset,)
     attributes, damaged = _decode(values, charset, syntax)
     attributes[HAS_PIXEL_DATA.keyword] = ("YES" if has_pixel_data else "NO",)
     members = {keyword: json_member(keyword, texts) for keyword, texts in attributes.items()}

@@ -27,8 +27,12 @@ _NO_TEXT = frozenset({"OB", "OD", "OF", "OL", "OV", "OW", "SQ"})
 Bytes = bytes | memoryview | mmap.mmap
 
 
-def read_names(data: Bytes, transfer_syntax_uid: str, names: Collection[Name]) -> dict[str, tuple[str, ...]]:
+def read_names(
+    data: Bytes, transfer_syntax_uid: str, names: Collection[Name], charset: str = ""
+) -> dict[str, tuple[str, ...]]:
     """All values by `base` of the names; what is absent, empty or longer than 16 KB is left out. Raises `Rejected`.
+
+    `charset`: what is taken for the Specific Character Set of a data set that declares none.
 
     The values of all items of a sequence are joined in their order. Of an element that is there twice the last counts.
     """
@@ -36,10 +40,13 @@ def read_names(data: Bytes, transfer_syntax_uid: str, names: Collection[Name]) -
     wanted = _wanted(frozenset(name.steps for name in names))
     with memoryview(data) as view, view.cast("B") as octets:
         if transfer_syntax_uid != DEFLATED:
-            return _read(octets, scan_to_pixels(octets, syntax, wanted), names, syntax.big_endian)
+            return _read(
+                octets, scan_to_pixels(octets, syntax, wanted), names, _DataSet(None, syntax.big_endian, charset)
+            )
         inflated, whole = inflate(octets)
     with memoryview(inflated) as octets:
-        return _read(octets, scan_to_pixels(octets, syntax, wanted, prefix=not whole), names, syntax.big_endian)
+        found = scan_to_pixels(octets, syntax, wanted, prefix=not whole)
+        return _read(octets, found, names, _DataSet(None, syntax.big_endian, charset))
 
 
 @lru_cache(maxsize=64)
@@ -64,17 +71,18 @@ def _wanted(paths: frozenset[tuple[Step, ...]]) -> Wanted:
 
 @dataclass(slots=True)
 class _DataSet:
-    """The data set, or an item in it: what is wanted in it, by tag."""
+    """The data set, or an item in it: what is wanted in it, by tag. `charset`: of a data set that declares none."""
 
     around: _DataSet | None
     big_endian: bool
+    charset: str = ""
     elements: dict[int, Element] = field(default_factory=dict)
     items: dict[int, list[_DataSet]] = field(default_factory=dict)
     creators: dict[int, str] | None = None
 
 
-def _read(data: memoryview, found: Scan, names: Collection[Name], big_endian: bool) -> dict[str, tuple[str, ...]]:
-    whole = _nested(found, big_endian)
+def _read(data: memoryview, found: Scan, names: Collection[Name], whole: _DataSet) -> dict[str, tuple[str, ...]]:
+    _nest(found, whole)
     values: dict[str, tuple[str, ...]] = {}
     for name in {name.base: name for name in names}.values():
         if name.base == HAS_PIXEL_DATA.keyword:
@@ -86,9 +94,9 @@ def _read(data: memoryview, found: Scan, names: Collection[Name], big_endian: bo
     return values
 
 
-def _nested(found: Scan, big_endian: bool) -> _DataSet:
-    """What a scan has found, each thing in its item; `sequence` of the finds is the level that they lie on."""
-    inside = [_DataSet(None, big_endian)]
+def _nest(found: Scan, whole: _DataSet) -> None:
+    """Put what a scan has found into its items; `sequence` of the finds is the level that they lie on."""
+    inside = [whole]
     finds: Iterator[Element | Item] = merge(found.elements, found.items, key=attrgetter("start"))
     for find in finds:
         if isinstance(find, Element):
@@ -98,7 +106,6 @@ def _nested(found: Scan, big_endian: bool) -> _DataSet:
             item = _DataSet(around, find.big_endian)
             around.items.setdefault(find.tag, []).append(item)
             inside[find.sequence :] = [item]
-    return inside[0]
 
 
 def _texts(data: memoryview, whole: _DataSet, name: Name) -> Iterator[str]:
@@ -152,13 +159,16 @@ def _decoded(data: memoryview, holder: _DataSet, element: Element, vr: str) -> t
 
 def _charset(data: memoryview, holder: _DataSet) -> tuple[str, ...]:
     """Specific Character Set of an item, or of what it lies in (PS3.5 7.5.3)."""
-    at: _DataSet | None = holder
-    while at is not None:
+    at = holder
+    while True:
         element = at.elements.get(SPECIFIC_CHARACTER_SET)
         if element is not None and (value := _value(data, element)) is not None:
-            return tuple(part.strip(" \0") for part in value.decode("latin_1").split("\\"))
+            parts = tuple(part.strip(" \0") for part in value.decode("latin_1").split("\\"))
+            if any(parts) or at.around is not None:
+                return parts
+        if at.around is None:
+            return (at.charset,) if at.charset else ()
         at = at.around
-    return ()
 
 
 def _value(data: memoryview, element: Element) -> bytes | None:

@@ -7,6 +7,7 @@ Never writes to the file, and never trusts it: unreadable values of other kinds 
 
 from __future__ import annotations
 
+import json
 import math
 import struct
 import warnings
@@ -61,7 +62,7 @@ def read_header(path: Path) -> Dataset:
         try:
             with path.open("rb") as file:
                 source = read_partial(file, stop_when=lambda tag, _vr, _length: tag >= _FIRST_BULK_TAG)
-            header = _copied(source, _charsets(source, ()), 0)
+            header = _copied(source, _charsets(source, _taken_for(source)), 0)
         except _UNREADABLE as error:
             if isinstance(error, OSError) and error.errno is not None:
                 raise  # the disk, not the data
@@ -128,13 +129,23 @@ def _text(raw: Any, vr: str, charsets: tuple[str, ...]) -> str | list[str]:
 def _charsets(source: Dataset, inherited: tuple[str, ...]) -> tuple[str, ...]:
     """Specific Character Set of `source` as it stands there; an item without one has that of its data set."""
     raw = source.get_item(0x00080005) if 0x00080005 in source else None
-    if raw is None:
+    if raw is None or not raw.value:
         return inherited
     if isinstance(raw.value, bytes):
-        return tuple(v.strip() for v in raw.value.decode("latin-1").rstrip(" \0").split("\\"))
-    if raw.value is None or isinstance(raw.value, str):
-        return (raw.value or "",)
-    return tuple(str(v) for v in raw.value)
+        declared = tuple(v.strip() for v in raw.value.decode("latin-1").rstrip(" \0").split("\\"))
+    else:
+        declared = (raw.value,) if isinstance(raw.value, str) else tuple(str(v) for v in raw.value)
+    return declared if any(declared) else inherited
+
+
+def _taken_for(source: Dataset) -> tuple[str, ...]:
+    """What the archive noted of the sender's character set, for a data set that declares none (0002,0102)."""
+    note = source.file_meta.get("PrivateInformation", b"") if hasattr(source, "file_meta") else b""
+    try:
+        charset = json.loads(bytes(note).rstrip(b"\0")).get("charset", "")
+    except (ValueError, AttributeError, TypeError):
+        return ()
+    return (str(charset),) if charset else ()
 
 
 def _is_spacing(value: Any) -> bool:

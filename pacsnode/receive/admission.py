@@ -34,13 +34,14 @@ class Caller:
 class Admitted:
     """A peer that may associate: its name in the site's file, the issuer of its patient IDs, what it may do.
 
-    `associations`: how many it may have at once; 0: as many as the node.
+    `associations`: how many it may have at once; 0: as many as the node. `charset`: of data sets that declare none.
     """
 
     peer: str
     issuer: str
     may: frozenset[str]
     associations: int = 0
+    charset: str = ""
 
 
 class Refused(PacsnodeError):

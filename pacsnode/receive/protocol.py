@@ -269,6 +269,7 @@ class AcceptedAssociation:
             address=self._address,
             peer=admitted.peer,
             issuer=admitted.issuer,
+            charset=admitted.charset,
         )
         refusal = _refusal(command, admitted)
         if refusal is not None:

@@ -37,7 +37,7 @@ class SiteAdmission:
         peer = next((peer for peer in matching if not lacking[peer.name]), None)
         if peer is not None:
             cap = peer.associations or settings.peer_associations
-            return Admitted(peer.name, peer.issuer, frozenset(peer.may), cap)
+            return Admitted(peer.name, peer.issuer, frozenset(peer.may), cap, peer.charset)
         if lacking:
             raise Refused.calling_ae_title("; ".join(lacking.values()))
         unknown = f"no peer has AE title {caller.calling_ae_title!r} and address {caller.address}"

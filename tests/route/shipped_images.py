@@ -290,7 +290,6 @@ NEAR_MISSES: dict[str, list[tuple[str, Example]]] = {
         (NOTHING, image("CR", part="HAND", series="손가락", age="009Y")),
         (NOTHING, image("CR", study="ELBOW AP", part="ELBOW", age="009Y")),
         (NOTHING, image("CR", study="WRIST LAT", part="WRIST", age="009Y")),
-        (NOTHING, image("NM", study="BONE SCAN", part="HAND", age="009Y")),
     ],
     DENTAL: [
         (NOTHING, image("PX", series="CEPHALO LAT")),
