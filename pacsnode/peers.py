@@ -82,7 +82,7 @@ class Peer(Record):
     @field_validator("charset")
     @classmethod
     def _charset(cls, given: str) -> str:
-        if not charsets.is_known(given):
+        if given and not charsets.is_known(given):
             forms = "ISO_IR 192 (UTF-8), ISO 2022 IR 149 (Korean), ISO_IR 100 (Latin-1), GB18030"
             raise wrong("charset", f"{given!r} is no Specific Character Set; expected a term such as {forms}")
         return given

@@ -50,7 +50,7 @@ class Record(BaseModel):
     @classmethod
     def _not_left_open(cls, given: object, key: ValidationInfo) -> object:
         """`certificate:` with nothing behind it is a mistake: its writer meant something."""
-        if given is None and not cls.model_fields[str(key.field_name)].is_required():
+        if key.context and given is None and not cls.model_fields[str(key.field_name)].is_required():
             raise wrong("wrong-type", "expected a value, found nothing; write one, or leave the line out")
         return given
 
@@ -151,7 +151,7 @@ def validate(document: Document, model: type[Model]) -> Model:
     found = list(document.problems)
     unread = {problem.loc for problem in found if problem.code != "duplicate-key"}
     try:
-        made = model.model_validate(document.data)
+        made = model.model_validate(document.data, context={"file": document.name})
     except ValidationError as error:
         errors = error.errors(include_url=False)
         missing = [details["loc"] for details in errors if details["type"] == "missing"]

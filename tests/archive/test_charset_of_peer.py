@@ -40,7 +40,7 @@ def undeclared(uid: str, declared: bytes = b"") -> bytes:
 
 def names(settings: Settings) -> list[str]:
     found = rows(settings, "SELECT attributes FROM instances ORDER BY sop_instance_uid")
-    return [json.loads(attributes)["PatientName"][0] for (attributes,) in found]
+    return [json.loads(str(attributes))["PatientName"][0] for (attributes,) in found]
 
 
 def test_text_of_a_peer_with_a_charset_is_read_by_it_in_index_recovery_rules_and_results(settings: Settings) -> None:
