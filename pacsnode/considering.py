@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from pathlib import Path
 
 from pacsnode.archive.attributes import read_attributes
@@ -234,20 +235,26 @@ class Considering:
         return ""
 
 
-def with_files(study: Study, files: Path, names: Sequence[Name]) -> Study:
+def with_files(study: Study, files: Path, names: tuple[Name, ...]) -> Study:
     """The study with those attributes of its images that the index does not hold, read from their files."""
     if not names:
         return study
     return replace(study, instances=tuple(_with_file(instance, files, names) for instance in study.instances))
 
 
-def _with_file(instance: Instance, files: Path, names: Sequence[Name]) -> Instance:
+def _with_file(instance: Instance, files: Path, names: tuple[Name, ...]) -> Instance:
     try:
-        more = read_attributes(files / instance.path, names)
+        more = _read(files / instance.path, names)
     except (Rejected, Permanent, OSError) as error:  # what cannot be read is absent; the image itself is indexed
         log.warning("attributes not read", path=instance.path, reason=error)
         return instance
     return replace(instance, attributes={**instance.attributes, **more})
+
+
+@lru_cache(maxsize=16_384)
+def _read(path: Path, names: tuple[Name, ...]) -> dict[str, tuple[str, ...]]:
+    """Once for each image: its study is decided at each change, and no file ever changes under its name."""
+    return read_attributes(path, names)
 
 
 def case_key(study: Study, candidate: Candidate, service: Service) -> str:

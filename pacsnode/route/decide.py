@@ -184,7 +184,7 @@ def _gaps(instances: Sequence[Instance]) -> list[str]:
     for uid, held in sorted(numbers.items()):
         span = max(held) - min(held) + 1
         if span > len(held):
-            gaps.append(f"{span - len(held)} images between {min(held)} and {max(held)} of series {uid}")
+            gaps.append(f"{_images(span - len(held))} between {min(held)} and {max(held)} of series {uid}")
     return gaps
 
 

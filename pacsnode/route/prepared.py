@@ -7,7 +7,7 @@ memory, which is bounded: the images of a site say the same again and again.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from operator import itemgetter
 from typing import cast
 
@@ -24,7 +24,7 @@ REMEMBERED_VALUES = 4096
 OFF = "the rule is switched off (enabled: false)"
 
 Key = tuple[object, ...]
-"""What a condition looks at: the values of `Asked.bases`, then what the study says to `Asked.of_study`."""
+"""What an answer depends on: values of an image, then what the study says to `Asked.of_study`."""
 
 
 class Told:
@@ -52,34 +52,36 @@ class Told:
 
 
 class Asked:
-    """One condition. `bases`: attributes of one image that it looks at; `of_study`: what it asks of the study."""
+    """One condition. `names`: the attributes of one image that it looks at, a bit each in the order of `Prepared.names`.
 
-    def __init__(self, condition: Condition) -> None:
-        self.condition = condition
-        self.bases = tuple(dict.fromkeys(part.name.base for part in _flat(condition) if isinstance(part, Test)))
-        self.of_study = tuple(part.condition for part in _flat(condition) if isinstance(part, StudyHas))
-        self.values_of = _picking(self.bases)
-        self._told: dict[Key, Told] = {}
+    `of_study`: what it asks of the study besides. `key_of`: picks what its answer depends on, of all values of an image.
+    """
 
-    def told(self, key: Key, study: Meets) -> Told:
-        """What it says to an image; `key` is all that this depends on."""
-        known = self._told.get(key)
-        if known is None:
-            if len(self._told) >= REMEMBERED:
-                self._told.clear()
-            values = cast("Values", dict(zip(self.bases, key, strict=False)))
-            known = self._told[key] = Told(*evaluate(self.condition, values, study))
-        return known
+    def __init__(self, condition: Condition, names: Sequence[str]) -> None:
+        parts = list(_flat(condition))
+        bases = tuple(dict.fromkeys(part.name.base for part in parts if isinstance(part, Test)))
+        self.names = sum(1 << names.index(base) for base in bases)
+        self.of_study = tuple(part.condition for part in parts if isinstance(part, StudyHas))
+        self.key_of = _picking(bases)
+        self.remembered: dict[Key, Told] = {}
+        self._condition = condition
+
+    def look(self, key: Key, image: Values, study: Meets) -> Told:
+        """What it says to an image, which is remembered under this key."""
+        if len(self.remembered) >= REMEMBERED:
+            self.remembered.clear()
+        told = self.remembered[key] = Told(*evaluate(self._condition, image, study))
+        return told
 
 
 class Prepared:
-    """The conditions of one file. `attributes` and `facts`: what they look at, by `Name.base`.
+    """The conditions of one file. `names`: what they look at, by `Name.base`; `facts`: which of these are no attributes.
 
     `untouched`: what each rule says that was not looked at.
     """
 
     def __init__(self, rules: Rules) -> None:
-        self.attributes = tuple(name for name in rules.names if name not in FACTS)
+        self.names = rules.names
         self.facts = tuple(name for name in rules.names if name in FACTS)
         self.untouched = tuple(RuleVerdict(rule.name, False, "" if rule.enabled else OFF) for rule in rules.rules)
         self._asked: dict[int, Asked] = {}
@@ -92,7 +94,7 @@ class Prepared:
         """A condition of the file, with what is remembered of it."""
         known = self._asked.get(id(condition))  # `Asked` keeps the condition, and so the number its own
         if known is None:
-            known = self._asked[id(condition)] = Asked(condition)
+            known = self._asked[id(condition)] = Asked(condition, self.names)
         return known
 
     def alike(self, base: str, values: tuple[str, ...]) -> int:

@@ -13,7 +13,6 @@ from pacsnode.handover import ResultKind
 from pacsnode.operators import parse
 from pacsnode.route.language import Complete, Defaults, LateImages, Priority, RuleEntry, Schedule, SeriesChoice
 
-
 AT_ONCE = Complete.model_validate({"quiet": "0s"})
 """Of rules that run no service."""
 

@@ -6,6 +6,7 @@ Pure; the order in which images came makes no difference.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -52,8 +53,9 @@ def _obstacle(series: Sequence[Instance], choice: SeriesChoice, meets: Callable[
     """Why a series does not fit, "" where it does."""
     if choice.when is not None and not meets(series):
         return "has no image with " + choice.when.in_words
-    if choice.images is not None and not choice.images[0] <= len(series) <= choice.images[1]:
-        return f"has {len(series)} images, expected {choice.images[0]} to {choice.images[1]}"
+    count = sum(map(_frames, series))
+    if choice.images is not None and not choice.images[0] <= count <= choice.images[1]:
+        return f"has {count} images, expected {choice.images[0]} to {choice.images[1]}"
     if choice.orientation is not None:
         orientation = orientation_of(series[0])
         if orientation != choice.orientation:
@@ -65,6 +67,12 @@ def _obstacle(series: Sequence[Instance], choice: SeriesChoice, meets: Callable[
             told = "of unknown thickness" if thickness_mm is None else f"{thickness_mm:g} mm thick"
             return f"is {told}, expected {low:g} to {high:g} mm"
     return ""
+
+
+def _frames(instance: Instance) -> int:
+    """An object of several frames is as many slices."""
+    value = _first(instance, "NumberOfFrames")
+    return int(value) if re.fullmatch(r"[1-9]\d{0,5}", value, re.ASCII) else 1
 
 
 def _called(instance: Instance) -> str:
@@ -111,7 +119,7 @@ def _newness(series: Sequence[Instance]) -> tuple[str, ...]:
 
 
 _RANKS: dict[str, Callable[[Sequence[Instance]], tuple[object, ...]]] = {
-    "most-images": lambda series: (len(series), *_newness(series)),
+    "most-images": lambda series: (sum(map(_frames, series)), *_newness(series)),
     "newest": lambda series: _newness(series),
     "thinnest": lambda series: (-(_thickness_mm(series[0]) or float("inf")), len(series), *_newness(series)),
 }

@@ -54,8 +54,8 @@ class View:
         self.everything: Images = (1 << len(self.instances)) - 1
         self._prepared = prepared(rules)
         self.groups = _grouped(self.instances, self._prepared, _facts(study, rules, self._prepared))
-        self._differing = _differing(self.groups)
-        self._parts: dict[tuple[str, ...], list[Group]] = {}
+        self._differing = _differing(self.groups, self._prepared.names)
+        self._parts: dict[int, list[Group]] = {}
         self._met: dict[int, bool] = {}
         self._chosen: dict[Images, tuple[Instance, ...]] = {0: (), self.everything: tuple(self.instances)}
         self._uids: dict[Images, tuple[str, ...]] = {}
@@ -110,10 +110,13 @@ class View:
         """What the condition says to the images, those together that are the same to it."""
         asked = self._prepared.asked(condition)
         of_study = tuple([self._meets(inner) for inner in asked.of_study]) if asked.of_study else ()
-        return [
-            (asked.told(asked.values_of(group.values) + of_study, self._meets), group.images)
-            for group in self._apart(asked.bases)
-        ]
+        remembered, key_of = asked.remembered, asked.key_of
+        answers = []
+        for group in self._apart(asked.names & self._differing):
+            key = key_of(group.values) + of_study
+            told = remembered.get(key) or asked.look(key, group.values, self._meets)
+            answers.append((told, group.images))
+        return answers
 
     def _meets(self, condition: Condition) -> bool:
         """Whether some image of the study satisfies it."""
@@ -122,25 +125,27 @@ class View:
             known = self._met[id(condition)] = any(told.held for told, _ in self._answers(condition))
         return known
 
-    def _apart(self, bases: tuple[str, ...]) -> list[Group]:
+    def _apart(self, names: int) -> list[Group]:
         """The groups, those put together that do not differ in these attributes; the first stands for them."""
-        differing = tuple([base for base in bases if base in self._differing])
-        known = self._parts.get(differing)
+        known = self._parts.get(names)
         if known is None:
+            bases = [base for number, base in enumerate(self._prepared.names) if names >> number & 1]
             parts: dict[Key, Group] = {}
             for group in self.groups:
-                key = tuple([group.values[base] for base in differing])
+                key = tuple([group.values[base] for base in bases])
                 same = parts.get(key)
                 parts[key] = Group(same.values, same.images | group.images) if same else group
-            known = self._parts[differing] = list(parts.values())
+            known = self._parts[names] = list(parts.values())
         return known
 
 
-def _differing(groups: Sequence[Group]) -> frozenset[str]:
-    """The names whose values are not the same in all groups."""
-    first = groups[0].values if groups else {}
-    others = [group.values for group in groups[1:]]
-    return frozenset(name for name, values in first.items() if any(other[name] != values for other in others))
+def _differing(groups: Sequence[Group], names: Sequence[str]) -> int:
+    """The names whose values are not the same in all groups, a bit each."""
+    found = 0
+    for number, name in enumerate(names):
+        if len({group.values[name] for group in groups}) > 1:
+            found |= 1 << number
+    return found
 
 
 def _nearest(answers: Sequence[tuple[Told, Images]]) -> Told:
@@ -179,7 +184,7 @@ def _facts(study: Study, rules: Rules, ready: Prepared) -> Facts | None:
 
 
 def _grouped(instances: Sequence[Instance], ready: Prepared, facts: Facts | None) -> list[Group]:
-    names = (*ready.attributes, *ready.facts)
+    names = ready.names
     groups: dict[GroupKey, Images] = {}
     for first, images in _raw_groups(instances, ready):
         get = first.attributes.get
@@ -195,7 +200,7 @@ def _raw_groups(instances: Sequence[Instance], ready: Prepared) -> Iterator[tupl
     """Images that say the same, from one peer, of one series, of one second if the clock is asked: one of them, and
     which they are.
     """
-    names = (*ready.attributes, *ready.facts, *(AGE_SOURCES if "age" in ready.facts else ()))
+    names = (*ready.names, *(AGE_SOURCES if "age" in ready.facts else ()))
     period_us = SECOND_US if CLOCK & set(ready.facts) else 1 << 62
     said: dict[int, tuple[object, ...]] = {}  # attributes that are one object, as `archive.recorded` has them
     found: dict[tuple[object, ...], list[int]] = {}
@@ -205,7 +210,11 @@ def _raw_groups(instances: Sequence[Instance], ready: Prepared) -> Iterator[tupl
         if values is None:
             values = said[id(attributes)] = tuple(map(attributes.get, names))
         key = (values, instance.peer, instance.series_instance_uid, instance.received_utc_us // period_us)
-        found.setdefault(key, []).append(place)
+        places = found.get(key)
+        if places is None:
+            found[key] = [place]
+        else:
+            places.append(place)
     for places in found.values():
         yield instances[places[0]], sum([1 << place for place in places])
 

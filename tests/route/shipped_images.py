@@ -38,12 +38,12 @@ SOP_CLASSES |= {"ES": "77.1.1", "OP": "77.1.5.1", "SR": "88.33", "SEG": "66.4"}
 """What a modality sends where a row says nothing else; secondary capture for all others."""
 NAMES = {"study": "StudyDescription", "series": "SeriesDescription", "protocol": "ProtocolName", "view": "ViewPosition"}
 NAMES |= {
+    "order": "RequestedProcedureDescription",
     "part": "BodyPartExamined",
     "age": "PatientAge",
-    "order": "RequestedProcedureDescription",
-    "sex": "PatientSex",
+    "kind": "ImageType",
 }
-NAMES |= {"kind": "ImageType", "orientation": "ImageOrientationPatient", "photometric": "PhotometricInterpretation"}
+NAMES |= {"sex": "PatientSex", "orientation": "ImageOrientationPatient", "photometric": "PhotometricInterpretation"}
 
 
 def image(modality: str, **values: Values) -> Example:
@@ -106,7 +106,7 @@ TAKEN: dict[str, list[Example]] = {
         image("CR", study="LSPINE", view="LL"),
         image("DX", study="L-S spine AP/LAT", view="RL"),
         image("DX", series="TLSPINE LAT"),
-        image("CR", study="T-L SPINE", series="Lateral"),
+        image("CR", study="Spine: L-S (AP,LAT)", series="Lateral"),
         image("CR", study="요추 측면"),
         image("DX", study="흉요추 정/측면", series="측면"),
         image("DX", series="요추Lat"),
@@ -204,7 +204,7 @@ TAKEN: dict[str, list[Example]] = {
         image("OT", study="GFS", **RGB),
         image("SC", series="Gastroscopy", **RGB),
         scope("상부위장관 내시경", part="COLON"),
-        scope("위,대장내시경", series="EGD"),
+        scope("위내시경+대장내시경", series="위"),
         scope("위,대장내시경", part="STOMACH"),
     ],
     COLON: [
@@ -215,6 +215,7 @@ TAKEN: dict[str, list[Example]] = {
         scope("SCOPE", part="COLON"),
         image("OT", study="Colonoscopy", **RGB),
         scope("Sigmoidoscopy", sop="77.1.1.1"),
+        scope("위내시경+대장내시경", series="대장"),
         scope("위,대장내시경", series="Colonofiberscopy"),
         scope("위,대장내시경", part="COLON"),
     ],
@@ -244,6 +245,7 @@ NEAR_MISSES: dict[str, list[tuple[str, Example]]] = {
         (NOTHING, image("DX", study="T-SPINE AP", part="THORAX")),
         (NOTHING, image("DX", part="CHEST", view="AP", age="005Y")),
         (NOTHING, image("DX", part="CHEST", PatientBirthDate="20200101", StudyDate="20260331")),
+        (NOTHING, image("CR", study="Babygram", part="CHEST")),
         (NOTHING, image("DX", part="CHEST", view="PA", PresentationIntentType="FOR PROCESSING")),
         (NOTHING, image("CR", sop="7", part="CHEST", series="AI chest-xray 0.1.0 - UNVERIFIED")),
         (NOTHING, image("DX", part="CHEST", series="Chest PA bone suppressed")),
@@ -288,7 +290,6 @@ NEAR_MISSES: dict[str, list[tuple[str, Example]]] = {
         (NOTHING, image("DX", part="HAND", view="LATERAL", age="009Y")),
         (NOTHING, image("DX", part="HAND", study="FOOT AP", age="009Y")),
         (NOTHING, image("CR", part="HAND", series="손가락", age="009Y")),
-        (NOTHING, image("CR", study="ELBOW AP", part="ELBOW", age="009Y")),
         (NOTHING, image("CR", study="WRIST LAT", part="WRIST", age="009Y")),
     ],
     DENTAL: [
@@ -299,7 +300,6 @@ NEAR_MISSES: dict[str, list[tuple[str, Example]]] = {
         (NOTHING, image("PX", series="PANORAMA (CBCT recon)")),
         (NOTHING, image("PX", sop="2", study="Cone beam")),
         (NOTHING, image("IO", study="Periapical", sop="1.3")),
-        (NOTHING, image("OT", study="치과 의무기록")),
         (NOTHING, image("US", study="panoramic view, shoulder")),
     ],
     BREAST: [
@@ -363,6 +363,7 @@ NEAR_MISSES: dict[str, list[tuple[str, Example]]] = {
         (NOTHING, image("OP", AnatomicRegionCodeMeaning="Cornea", **RGB)),
         (NOTHING, image("OPT", sop="77.1.5.4", study="안저 OCT")),
         (NOTHING, image("OT", Manufacturer="TOPCON", ManufacturerModelName="3D OCT-2000", series="OD", **RGB)),
+        (NOTHING, image("OT", study="Fundus OCT", series="OD", **RGB)),
         (NOTHING, image("OT", series="OD", **RGB)),
         (NOTHING, image("OP", sop="77.1.5.5", photometric="RGB")),
         (NOTHING, image("OP", sop="104.1", study="안저 촬영", HasPixelData="NO")),
@@ -372,7 +373,6 @@ NEAR_MISSES: dict[str, list[tuple[str, Example]]] = {
         (COLON, scope("CFS", part="STOMACH")),
         (NOTHING, scope("위,대장내시경")),
         (NOTHING, scope("기관지내시경", part="STOMACH")),
-        (NOTHING, scope("ERCP")),
         (NOTHING, scope("EGD", series="EUS radial")),
         (NOTHING, scope("Bronchoscopy")),
         (NOTHING, image("OT", study="위내시경", series="결과지")),

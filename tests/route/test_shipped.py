@@ -158,7 +158,7 @@ def test_of_several_angiographies_the_longest_is_read_and_never_with_a_slice_mis
     holed = example_study(long)
     lacking = replace(holed, instances=holed.instances[:50] + holed.instances[51:])
     (waiting,) = decide(lacking, RULES).candidates
-    assert waiting.completion.missing == ("1 images between 1 and 140 of series 2.25.1",)
+    assert waiting.completion.missing == ("1 image between 1 and 140 of series 2.25.1",)
 
 
 def test_a_prostate_waits_for_t2_and_adc_and_takes_no_other_plane() -> None:
