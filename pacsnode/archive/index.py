@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import sqlite3
 from dataclasses import dataclass
 from pathlib import Path
 
+from pacsnode.archive.recorded import Reading
 from pacsnode.database import connect
 from pacsnode.handover import Instance, Study
 
@@ -79,13 +79,14 @@ class Index:
             ).fetchall()
         finally:
             self._connection.execute("COMMIT")
+        reading = Reading()
         return Study(
             study_instance_uid,
             head["issuer"],
             head["patient_id"],
             head["conflict"],
             head["revision"],
-            tuple(_instance(row) for row in instances),
+            tuple(_instance(row, reading) for row in instances),
         )
 
     def instance(self, sop_instance_uid: str) -> Instance | None:
@@ -93,7 +94,7 @@ class Index:
         row = self._connection.execute(
             "SELECT * FROM instances WHERE sop_instance_uid = ?", (sop_instance_uid,)
         ).fetchone()
-        return None if row is None else _instance(row)
+        return None if row is None else _instance(row, Reading())
 
     def copies(self, sop_instance_uid: str, peer: str) -> list[Copy]:
         """The instance, then what else `peer` sent under its UID; none where the instance is not held."""
@@ -161,7 +162,7 @@ class Index:
         ]
 
 
-def _instance(row: sqlite3.Row) -> Instance:
+def _instance(row: sqlite3.Row, reading: Reading) -> Instance:
     return Instance(
         row["sop_instance_uid"],
         row["sop_class_uid"],
@@ -174,5 +175,5 @@ def _instance(row: sqlite3.Row) -> Instance:
         row["received_utc_us"],
         row["received_boot_us"],
         row["boot_id"],
-        {keyword: tuple(values) for keyword, values in json.loads(row["attributes"]).items()},
+        reading.attributes(row["attributes"]),
     )

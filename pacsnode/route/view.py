@@ -12,7 +12,7 @@ from operator import attrgetter
 from typing import NamedTuple
 
 from pacsnode.conditions import Condition, Values
-from pacsnode.handover import Attributes, Instance, Study
+from pacsnode.handover import Instance, Study
 from pacsnode.route.facts import facts_of
 from pacsnode.route.prepared import Key, Prepared, Told, prepared
 from pacsnode.route.rules import Rules
@@ -202,19 +202,18 @@ def _raw_groups(instances: Sequence[Instance], ready: Prepared) -> Iterator[tupl
     """
     names = (*ready.names, *(AGE_SOURCES if "age" in ready.facts else ()))
     period_us = SECOND_US if CLOCK & set(ready.facts) else 1 << 62
-    said: dict[int, tuple[object, ...]] = {}  # attributes that are one object, as `archive.recorded` has them
     found: dict[tuple[object, ...], list[int]] = {}
+    before: dict[tuple[str, str, int], tuple[tuple[object, ...], list[int]]] = {}
     for place, instance in enumerate(instances):
-        attributes: Attributes = instance.attributes
-        values = said.get(id(attributes))
-        if values is None:
-            values = said[id(attributes)] = tuple(map(attributes.get, names))
-        key = (values, instance.peer, instance.series_instance_uid, instance.received_utc_us // period_us)
-        places = found.get(key)
-        if places is None:
-            found[key] = [place]
-        else:
-            places.append(place)
+        values = tuple(map(instance.attributes.get, names))
+        beside = (instance.series_instance_uid, instance.peer, instance.received_utc_us // period_us)
+        last = before.get(beside)
+        if last is not None and last[0] == values:  # nearly always, and quicker than the hash of all values
+            last[1].append(place)
+            continue
+        places = found.setdefault((beside, values), [])
+        places.append(place)
+        before[beside] = values, places
     for places in found.values():
         yield instances[places[0]], sum([1 << place for place in places])
 
