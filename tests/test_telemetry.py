@@ -43,7 +43,7 @@ def logged(formatter: logging.Formatter, event: str, **fields: Any) -> str:
     return line
 
 
-@pytest.mark.parametrize("hostile", HOSTILE)
+@pytest.mark.parametrize("hostile", HOSTILE, ids=ascii)
 @pytest.mark.parametrize("formatter", [JsonFormatter("scp"), TextFormatter("scp")])
 def test_nothing_from_the_wire_makes_a_second_line_or_moves_the_cursor(
     formatter: logging.Formatter, hostile: str

@@ -17,7 +17,7 @@ from pacsnode.operands import FACTS
 from pacsnode.route.contradictions import sure_parts
 from pacsnode.route.rules import Rules, in_words
 
-REMEMBERED = 128
+REMEMBERED = 512
 """Answers of one condition, by values."""
 REMEMBERED_VALUES = 4096
 """Values of one attribute."""

@@ -44,7 +44,7 @@ def choose(instances: Sequence[Instance], choice: SeriesChoice, meets: Callable[
     if not fitting:
         more = f"; and {len(obstacles) - 3} more" if len(obstacles) > 3 else ""
         return Chosen((), "no series fits: " + "; ".join(obstacles[:3]) + more)
-    taken = fitting if choice.choose == "all" else [max(fitting, key=_RANKS[choice.choose])]
+    taken = fitting if choice.choose == "all" else [_best(fitting, choice.choose)]
     uids = {instance.series_instance_uid for series in taken for instance in series}
     return Chosen(tuple(instance for instance in instances if instance.series_instance_uid in uids))
 
@@ -71,6 +71,8 @@ def _obstacle(series: Sequence[Instance], choice: SeriesChoice, meets: Callable[
 
 def _frames(instance: Instance) -> int:
     """An object of several frames is as many slices."""
+    if "NumberOfFrames" not in instance.attributes:
+        return 1
     value = _first(instance, "NumberOfFrames")
     return int(value) if re.fullmatch(r"[1-9]\d{0,5}", value, re.ASCII) else 1
 
@@ -106,6 +108,13 @@ def _thickness_mm(instance: Instance) -> float | None:
     return None
 
 
+def _best(fitting: Sequence[Sequence[Instance]], choose: str) -> Sequence[Instance]:
+    """The one of several series; only where they are equal every image is looked at for when it was made."""
+    ranks = [_RANKS[choose](series) for series in fitting]
+    best = [series for series, rank in zip(fitting, ranks, strict=True) if rank == max(ranks)]
+    return max(best, key=_newness) if len(best) > 1 else best[0]
+
+
 def _newness(series: Sequence[Instance]) -> tuple[str, ...]:
     """When it was made, else when it came; the UID decides between equals, so that the answer is one."""
     first = series[0]
@@ -118,8 +127,8 @@ def _newness(series: Sequence[Instance]) -> tuple[str, ...]:
     return made, f"{came:020}", first.series_instance_uid
 
 
-_RANKS: dict[str, Callable[[Sequence[Instance]], tuple[object, ...]]] = {
-    "most-images": lambda series: (sum(map(_frames, series)), *_newness(series)),
-    "newest": lambda series: _newness(series),
-    "thinnest": lambda series: (-(_thickness_mm(series[0]) or float("inf")), len(series), *_newness(series)),
+_RANKS: dict[str, Callable[[Sequence[Instance]], tuple[float, ...]]] = {
+    "most-images": lambda series: (sum(map(_frames, series)),),
+    "newest": lambda series: (),
+    "thinnest": lambda series: (-(_thickness_mm(series[0]) or float("inf")), len(series)),
 }
