@@ -21,7 +21,10 @@ _LIVE = "SELECT * FROM rule_versions WHERE retired_utc_us IS NULL"
 
 @dataclass(frozen=True)
 class RuleVersion:
-    """One version as it is recorded. `author` owned the file `source`, `hash` stands in decisions and results."""
+    """One version as it is recorded. `author` owned the file `source`, `hash` stands in decisions and results.
+
+    `retired_utc_us`: None while it is live.
+    """
 
     id: int
     hash: str
@@ -29,6 +32,7 @@ class RuleVersion:
     live_utc_us: int
     author: str
     source: str
+    retired_utc_us: int | None = None
 
     @property
     def short(self) -> str:
@@ -62,6 +66,11 @@ class RuleVersions:
             row = self._connection.execute(_LIVE).fetchone()
         return None if row is None else _version(row)
 
+    def all(self) -> list[RuleVersion]:
+        """Every version, the oldest first; content that came back is there again."""
+        with self._lock:
+            return [_version(row) for row in self._connection.execute("SELECT * FROM rule_versions ORDER BY id")]
+
     def live_id(self) -> int | None:
         """Which row is live: quick enough to be asked every second."""
         with self._lock:
@@ -85,4 +94,12 @@ class RuleVersions:
 
 
 def _version(row: sqlite3.Row) -> RuleVersion:
-    return RuleVersion(row["id"], row["hash"], row["text"], row["live_utc_us"], row["author"], row["source"])
+    return RuleVersion(
+        row["id"],
+        row["hash"],
+        row["text"],
+        row["live_utc_us"],
+        row["author"],
+        row["source"],
+        row["retired_utc_us"],
+    )

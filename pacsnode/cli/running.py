@@ -1,4 +1,4 @@
-"""Commands that run the node and look after it: serve, scp, work, migrate, settings, doctor, rules, models."""
+"""Commands that run the node and look after it: serve, scp, work, migrate, settings, doctor, models."""
 
 from __future__ import annotations
 
@@ -6,16 +6,11 @@ import json
 
 import typer
 
-from pacsnode.errors import ConfigError
-
 
 def register(app: typer.Typer) -> None:
     """Add these commands."""
     for command in (serve, scp, work, migrate, settings, doctor):
         app.command()(command)
-    rules = typer.Typer(help="The rules file.", no_args_is_help=True)
-    rules.command("check")(rules_check)
-    app.add_typer(rules, name="rules")
     models = typer.Typer(help="The AI services.", no_args_is_help=True)
     models.command("list")(models_list)
     app.add_typer(models, name="models")
@@ -88,20 +83,6 @@ def doctor(as_json: bool = typer.Option(False, "--json", help="One JSON list ins
         typer.echo(json.dumps(checks, ensure_ascii=False, indent=1))
     if any(check["level"] == "wrong" for check in checks):
         raise typer.Exit(1)
-
-
-def rules_check() -> None:
-    """Check the rules file and run its examples; exit code 2 with file, line and column of every mistake."""
-    from pacsnode.live import load_site
-    from pacsnode.route.examples import check_examples
-    from pacsnode.settings import load
-
-    rules = load_site(load()).rules
-    failures = check_examples(rules)
-    if failures:
-        raise ConfigError("\n".join(failures))
-    enabled = sum(rule.enabled for rule in rules.rules)
-    typer.echo(f"{rules.file}: {enabled} rules and {len(rules.peers.peers)} peers, {len(rules.examples)} examples hold")
 
 
 def models_list(as_json: bool = typer.Option(False, "--json", help="One JSON list instead of a table.")) -> None:

@@ -18,7 +18,7 @@ from pacsnode.route.contradictions import sure_parts
 from pacsnode.route.rules import Rules, in_words
 
 REMEMBERED = 512
-"""Answers of one condition, by values."""
+"""Answers of one condition, by values; each takes about half a kilobyte."""
 REMEMBERED_VALUES = 4096
 """Values of one attribute."""
 OFF = "the rule is switched off (enabled: false)"
@@ -36,7 +36,7 @@ class Told:
         self.held = held
         self.clauses = clauses
         self.blocking = () if held else tuple([clause for clause in clauses if not clause.satisfied])
-        self.rank = len(clauses) - 2 * len(self.blocking), -len(self.blocking)
+        self.rank = len(clauses) - len(self.blocking), -len(self.blocking)
         self._refusal: RuleVerdict | None = None
 
     @property

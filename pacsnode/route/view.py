@@ -19,8 +19,6 @@ from pacsnode.route.rules import Rules
 
 MOST_EXPLAINED = 32
 """So many groups are looked at for the one that came nearest to a condition."""
-MANY_GROUPS = 16
-"""From so many on those are put together to whose values all tests of the file answer the same."""
 CLOCK = frozenset({"time", "weekday"})
 AGE_SOURCES = ("PatientAge", "PatientBirthDate", "StudyDate", "SeriesDate", "ContentDate")
 """What `facts.age_of` looks at."""
@@ -191,9 +189,8 @@ def _grouped(instances: Sequence[Instance], ready: Prepared, facts: Facts | None
         known = facts(first) if facts else {}
         key = tuple([get(name) or known.get(name) or () for name in names])
         groups[key] = groups.get(key, 0) | images
-    if len(groups) > MANY_GROUPS:
-        groups = _put_together(groups, names, ready)
-    return [Group(dict(zip(names, key, strict=True)), images) for key, images in groups.items()]
+    together = _put_together(groups, names, ready) if len(groups) > 1 else groups
+    return [Group(dict(zip(names, key, strict=True)), images) for key, images in together.items()]
 
 
 def _raw_groups(instances: Sequence[Instance], ready: Prepared) -> Iterator[tuple[Instance, Images]]:

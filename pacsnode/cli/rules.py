@@ -1,0 +1,50 @@
+"""Commands about the rules file: check it, its schema; `rule_history` has its versions."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import typer
+
+from pacsnode.cli import rule_history, rule_starter
+from pacsnode.errors import ConfigError
+
+FILE_ARGUMENT = typer.Argument(None, help="Another file; left out: the rules file of this site.")
+
+
+def register(app: typer.Typer) -> None:
+    """Add these commands."""
+    rules = typer.Typer(help="The rules file: check it, try it, see what it did.", no_args_is_help=True)
+    rules.command("check")(rules_check)
+    rules.command("new")(rule_starter.rules_new)
+    rules.command("schema")(rules_schema)
+    rule_history.register(rules)
+    app.add_typer(rules, name="rules")
+
+
+def rules_check(file: Path | None = FILE_ARGUMENT) -> None:
+    """Check the rules file and run its examples; exit code 2 with file, line and column of every mistake."""
+    from pacsnode.live import load_site
+    from pacsnode.route.examples import check_examples
+    from pacsnode.settings import load
+
+    settings = load()
+    if file is not None:
+        settings = settings.model_copy(update={"rules": file})
+    rules = load_site(settings).rules
+    failures = check_examples(rules)
+    if failures:
+        raise ConfigError("\n".join(failures))
+    for warning in rules.warnings:
+        typer.echo(warning, err=True)
+    enabled = sum(rule.enabled for rule in rules.rules)
+    counts = f"{enabled} of {len(rules.rules)} rules are on, {len(rules.peers.peers)} peers"
+    typer.echo(f"{rules.file}: {counts}, {len(rules.examples)} examples hold")
+
+
+def rules_schema() -> None:
+    """Print the JSON Schema of the rules file: with it an editor completes and checks while one types."""
+    from pacsnode.route.language import json_schema
+
+    typer.echo(json.dumps(json_schema(), ensure_ascii=False, indent=1))
