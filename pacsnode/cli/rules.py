@@ -7,7 +7,7 @@ from pathlib import Path
 
 import typer
 
-from pacsnode.cli import rule_explain, rule_history, rule_starter
+from pacsnode.cli import rule_explain, rule_history, rule_replay, rule_starter
 from pacsnode.errors import ConfigError
 
 FILE_ARGUMENT = typer.Argument(None, help="Another file; left out: the rules file of this site.")
@@ -18,6 +18,8 @@ def register(app: typer.Typer) -> None:
     rules = typer.Typer(help="The rules file: check it, try it, see what it did.", no_args_is_help=True)
     rules.command("check")(rules_check)
     rules.command("explain")(rule_explain.rules_explain)
+    rules.command("replay")(rule_replay.rules_replay)
+    rules.command("test")(rule_replay.rules_test)
     rules.command("new")(rule_starter.rules_new)
     rules.command("schema")(rules_schema)
     rule_history.register(rules)
