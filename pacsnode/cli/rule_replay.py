@@ -11,7 +11,7 @@ import re
 import time
 from collections import Counter, defaultdict
 from collections.abc import Iterator
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +22,7 @@ from pacsnode.errors import ConfigError
 
 if TYPE_CHECKING:
     from pacsnode.handover import Decision, Study
+    from pacsnode.route.replay import Side, Why
     from pacsnode.route.rules import Rules
 
 UNITS_S = {"m": 60, "h": 3600, "d": 86400}
@@ -55,11 +56,11 @@ def rules_replay(
         counted = _count(settings, ours, since, last)
         typer.echo(json.dumps(counted, ensure_ascii=False, indent=1) if as_json else "\n".join(_counted_told(counted)))
         return
-    compared = _compare(settings, ours, _rules(settings, rules), since, last)
+    compared = _compare(settings, ours, _rules(settings, rules), _Wanted(since, last, limit if diff or as_json else 0))
     if as_json:
         typer.echo(json.dumps(compared, ensure_ascii=False, indent=1))
         return
-    typer.echo("\n".join(_compared_told(compared, limit if diff else 0)))
+    typer.echo("\n".join(_compared_told(compared, diff)))
 
 
 def rules_test(
@@ -146,26 +147,38 @@ def _counted_told(counted: dict[str, Any]) -> Iterator[str]:
     yield from (f"{count:7}  cases of {name}" for name, count in sorted(counted["cases"].items()))
 
 
-def _compare(settings: Any, ours: Rules, other: Rules, since: str, last: int) -> dict[str, Any]:
-    """What changes, study by study."""
+@dataclass(frozen=True)
+class _Wanted:
+    """Which studies, and how many of those that change are listed with their reasons."""
+
+    since: str
+    last: int
+    listed: int
+
+
+def _compare(settings: Any, ours: Rules, other: Rules, wanted: _Wanted) -> dict[str, Any]:
+    """What changes, study by study. Only what is listed is explained: that takes ten times as long as to decide."""
     from pacsnode.route.decide import decide
     from pacsnode.route.replay import differences
 
     totals: Counter[str] = Counter()
     by_service: dict[str, Counter[str]] = defaultdict(Counter)
-    changed = []
-    for study in _studies(settings, [ours, other], since, last):
+    changed: list[dict[str, Any]] = []
+    for study in _studies(settings, [ours, other], wanted.since, wanted.last):
         totals["studies"] += 1
         before, after = decide(study, ours, explained=False), decide(study, other, explained=False)
         if _is_same(before, after):
             continue
-        found = differences(decide(study, ours), decide(study, other))
+        is_listed = len(changed) < wanted.listed
+        found = differences(before, after, _why(study, ours, other) if is_listed else lambda rule, side: "")
         for one in found:
             by_service[one.what][one.kind] += 1
         totals["taken by no rule any more"] += before.is_matched and not after.is_matched
         totals["taken by a rule now"] += after.is_matched and not before.is_matched
-        if found or before.is_matched != after.is_matched:
-            totals["changed"] += 1
+        if not found and before.is_matched == after.is_matched:
+            continue
+        totals["changed"] += 1
+        if is_listed:
             changed.append({**_described(study), "differences": [asdict(one) for one in found]})
     return {
         "rules_hash": ours.hash,
@@ -178,6 +191,21 @@ def _compare(settings: Any, ours: Rules, other: Rules, since: str, last: int) ->
         "by_service": {name: dict(counts) for name, counts in sorted(by_service.items())},
         "changed_studies": changed,
     }
+
+
+def _why(study: Study, ours: Rules, other: Rules) -> Why:
+    """The clause by which a rule does not take the study, under one file or the other."""
+    from pacsnode.route.decide import decide
+    from pacsnode.route.replay import why_not
+
+    explained: dict[str, Decision] = {}
+
+    def why(rule: str, side: Side) -> str:
+        if side not in explained:
+            explained[side] = decide(study, ours if side == "before" else other)
+        return why_not(rule, explained[side])
+
+    return why
 
 
 def _is_same(before: Decision, after: Decision) -> bool:
@@ -201,18 +229,18 @@ def _described(study: Study) -> dict[str, Any]:
     }
 
 
-def _compared_told(compared: dict[str, Any], limit: int) -> Iterator[str]:
+def _compared_told(compared: dict[str, Any], diff: bool) -> Iterator[str]:
     yield f"{compared['studies']} studies, {compared['changed']} would change under {compared['other_file']}"
     for what, counts in compared["by_service"].items():
         yield f"  {what}: {', '.join(f'{count} {kind}' for kind, count in sorted(counts.items()))}"
     if compared["taken_by_no_rule_any_more"] or compared["taken_by_a_rule_now"]:
         lost, won = compared["taken_by_no_rule_any_more"], compared["taken_by_a_rule_now"]
         yield f"  taken by no rule any more: {lost}; by one now and not before: {won}"
-    for study in compared["changed_studies"][:limit]:
+    for study in compared["changed_studies"]:
         texts = "  ".join(study[keyword] for keyword in TEXTS if keyword in study)
         yield f"\n{study['study_instance_uid']}  {study['images']} images  {texts}"
         for one in study["differences"]:
             mark = {"gained": "+", "lost": "-", "moved": "~"}[one["kind"]]
             yield f"  {mark} {one['what']} {one['kind']}  rule {one['rule']}: {one['detail']}"
-    if limit and compared["changed"] > limit:
-        yield f"\nand {compared['changed'] - limit} studies more; --limit shows them"
+    if diff and compared["changed"] > len(compared["changed_studies"]):
+        yield f"\nand {compared['changed'] - len(compared['changed_studies'])} studies more; --limit shows them"

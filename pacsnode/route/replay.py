@@ -6,8 +6,9 @@ that made the difference. Pure.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import Literal
 
 from pacsnode.handover import Candidate, Decision, Forward, RuleVerdict
 from pacsnode.route.rules import in_words, unsatisfied
@@ -23,12 +24,17 @@ class Difference:
     detail: str
 
 
-def differences(before: Decision, after: Decision) -> list[Difference]:
-    """What changes for the study. Where nothing does, the reasons of the verdicts are not looked at."""
-    return [*_of_cases(before, after), *_of_forwards(before, after)]
+Side = Literal["before", "after"]
+Why = Callable[[str, Side], str]
+"""Why a rule, by its name, does not take the study before or after: asked for what is gained or lost alone."""
 
 
-def _of_cases(before: Decision, after: Decision) -> Iterator[Difference]:
+def differences(before: Decision, after: Decision, why: Why) -> list[Difference]:
+    """What changes for the study. The decisions may be unexplained; `why` gives the reasons that are told."""
+    return [*_of_cases(before, after, why), *_of_forwards(before, after, why)]
+
+
+def _of_cases(before: Decision, after: Decision, why: Why) -> Iterator[Difference]:
     old = {(candidate.service, candidate.instances): candidate for candidate in before.candidates}
     new = {(candidate.service, candidate.instances): candidate for candidate in after.candidates}
     for key in old.keys() & new.keys():
@@ -39,14 +45,14 @@ def _of_cases(before: Decision, after: Decision) -> Iterator[Difference]:
     for candidate in sorted(lost, key=_order):
         twin = next((other for other in sorted(gained, key=_order) if other.service == candidate.service), None)
         if twin is None:
-            yield Difference("lost", candidate.service, candidate.rules[0], why_not(candidate.rules[0], after))
+            yield Difference("lost", candidate.service, candidate.rules[0], why(candidate.rules[0], "after"))
             continue
         gained.remove(twin)
         changes = _changes(candidate, twin)
         counts = f"reads {len(twin.instances)} images instead of {len(candidate.instances)}"
         yield Difference("moved", twin.service, " and ".join(twin.rules), "; ".join([counts, *changes]))
     for candidate in sorted(gained, key=_order):
-        yield Difference("gained", candidate.service, candidate.rules[0], why_not(candidate.rules[0], before))
+        yield Difference("gained", candidate.service, candidate.rules[0], why(candidate.rules[0], "before"))
 
 
 def _order(candidate: Candidate) -> tuple[str, tuple[str, ...]]:
@@ -72,15 +78,21 @@ def _changes(old: Candidate, new: Candidate) -> list[str]:
     return changes
 
 
-def _of_forwards(before: Decision, after: Decision) -> Iterator[Difference]:
+def _of_forwards(before: Decision, after: Decision, why: Why) -> Iterator[Difference]:
     old, new = _forwarded(before.forwards), _forwarded(after.forwards)
     for peer in sorted({*old, *new}):
         of_old, of_new = old.get(peer, {}), new.get(peer, {})
-        for kind, more, less, other in (("gained", of_new, of_old, before), ("lost", of_old, of_new, after)):
+        sides: tuple[tuple[str, dict[str, str], dict[str, str], Side], ...] = (
+            ("gained", of_new, of_old, "before"),
+            ("lost", of_old, of_new, "after"),
+        )
+        for kind, more, less, other in sides:
             images = [uid for uid in more if uid not in less]
             if images:
                 rule = more[images[0]]
-                yield Difference(kind, f"forward to {peer}", rule, f"{len(images)} images; {why_not(rule, other)}")
+                yield Difference(
+                    kind, f"forward to {peer}", rule, f"{len(images)} images; {why(rule, other)}".removesuffix("; ")
+                )
 
 
 def _forwarded(forwards: Sequence[Forward]) -> dict[str, dict[str, str]]:
