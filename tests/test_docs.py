@@ -50,9 +50,9 @@ def blocks(language: str) -> list[tuple[str, str]]:
 
 
 def commands() -> list[str]:
-    """Every `$ pacsnode …` line that is shown, without its comment."""
+    """Every `$ pacsnode …` line that is shown, without its comment and where its output goes."""
     lines = [line for _, text in blocks("console") for line in text.splitlines()]
-    shown = [line[2:].split("  #")[0].strip() for line in lines if line.startswith("$ pacsnode ")]
+    shown = [re.split("  #| > ", line[2:])[0].strip() for line in lines if line.startswith("$ pacsnode ")]
     return sorted({line for line in shown if line != "pacsnode serve"})  # serve runs in tests/whole
 
 
@@ -63,6 +63,7 @@ def environment(tmp_path: Path) -> dict[str, str]:
         "PACSNODE_RULES": str(ROOT / "routing_rules.yaml"),
         "PACSNODE_MODELS": str(ROOT / "models"),
         "PACSNODE_MINIMUM_FREE_MB": "1",
+        "PYTHONPATH": str(ROOT),
     }
 
 
@@ -81,7 +82,7 @@ KNOWN |= {"title", "description", "default"}
 
 def whole(text: str) -> str:
     """A block that is shown, as a rules file: it may be one, a rule, or a part of a rule."""
-    if text.startswith("version:"):
+    if re.search("^version:", text, re.MULTILINE):
         return text
     if text.startswith("- name:"):
         return AROUND + indent(text, "  ")
@@ -145,11 +146,10 @@ def test_commands_are_shown_at_all() -> None:
 
 
 @pytest.mark.parametrize("command", commands())
-def test_every_command_that_is_shown_runs(command: str, environment: dict[str, str]) -> None:
+def test_every_command_that_is_shown_runs(command: str, environment: dict[str, str], tmp_path: Path) -> None:
     def run(*arguments: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [sys.executable, "-m", "pacsnode", *arguments], env=environment, capture_output=True, text=True, check=False
-        )
+        words = [sys.executable, "-m", "pacsnode", *arguments]
+        return subprocess.run(words, env=environment, cwd=tmp_path, capture_output=True, text=True, check=False)
 
     words = command.split()[1:]
     assert run("migrate").returncode == 0

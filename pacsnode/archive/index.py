@@ -6,7 +6,7 @@ import sqlite3
 from dataclasses import dataclass
 from pathlib import Path
 
-from pacsnode.archive.recorded import Reading
+from pacsnode.archive.described import Reading
 from pacsnode.database import connect
 from pacsnode.handover import Instance, Study
 

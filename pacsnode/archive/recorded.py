@@ -6,52 +6,12 @@ boot clock are left out. Never holds more than one study, never keeps a transact
 
 from __future__ import annotations
 
-import json
 from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 
+from pacsnode.archive.described import PER_IMAGE, Reading
 from pacsnode.database import connect
-from pacsnode.handover import Attributes, Instance, Study
-
-PER_IMAGE = ("SOPInstanceUID", "AcquisitionDateTime", "AcquisitionTime", "ContentTime", "InstanceNumber")
-"""What differs in nearly every image of a series, in the order of tags, which is that of the rows."""
-_BEGINNINGS = tuple((keyword, f'"{keyword}": ["') for keyword in PER_IMAGE)
-
-
-class Reading:
-    """Reads `instances.attributes` of one study. What images of a series have in common is parsed once, and is one
-    object then; parsing each row takes four times as long.
-    """
-
-    def __init__(self, per_image: Collection[str] = PER_IMAGE) -> None:
-        self._wanted = frozenset(per_image)
-        self._known: dict[str, dict[str, tuple[str, ...]]] = {}
-
-    def attributes(self, text: str) -> Attributes:
-        """The attributes of a row; of `PER_IMAGE` those that are wanted."""
-        own: dict[str, tuple[str, ...]] = {}
-        pieces, at = [], 0
-        for keyword, beginning in _BEGINNINGS:
-            start = text.find(beginning, at)  # a quote inside of a value has a backslash before it: this is a key
-            if start < 0:
-                continue
-            start += len(beginning)
-            end = text.find('"', start)
-            value = text[start:end]
-            if "\\" in value or text[end + 1] != "]":
-                continue
-            pieces.append(text[at:start])
-            own[keyword] = (value,)
-            at = end
-        pieces.append(text[at:])
-        common = "".join(pieces)
-        shared = self._known.get(common)
-        if shared is None:
-            plain: dict[str, list[str]] = json.loads(common)
-            shared = {keyword: tuple(values) for keyword, values in plain.items() if keyword not in own}
-            self._known[common] = shared
-        mine = {keyword: value for keyword, value in own.items() if keyword in self._wanted}
-        return {**shared, **mine} if mine else shared
+from pacsnode.handover import Instance, Study
 
 
 class Recorded:
@@ -100,14 +60,10 @@ class Recorded:
             self._connection.execute("COMMIT")
         if head is None:
             return None
-        reading = Reading(self._per_image)
-        return Study(
-            uid,
-            *head,
-            tuple(
-                [
-                    Instance(sop, sop_class, series, uid, "", path, "", peer, came_us, 0, "", reading.attributes(text))
-                    for sop, sop_class, series, path, peer, came_us, text in rows
-                ]
-            ),
-        )
+        read = Reading(self._per_image).attributes
+        instances = [
+            Instance(sop, sop_class, series, uid, "", path, "", peer, came_us, 0, "", read(text))
+            for sop, sop_class, series, path, peer, came_us, text in rows
+        ]
+        issuer, patient_id, conflict, revision = head
+        return Study(uid, issuer, patient_id, conflict, revision, tuple(instances))

@@ -10,7 +10,7 @@ import typer
 from pacsnode.cli import rule_explain, rule_history, rule_replay, rule_starter
 from pacsnode.errors import ConfigError
 
-FILE_ARGUMENT = typer.Argument(None, help="Another file; left out: the rules file of this site.")
+FILES_ARGUMENT = typer.Argument(None, help="Other files; left out: the rules file of this site.")
 
 
 def register(app: typer.Typer) -> None:
@@ -26,24 +26,29 @@ def register(app: typer.Typer) -> None:
     app.add_typer(rules, name="rules")
 
 
-def rules_check(file: Path | None = FILE_ARGUMENT) -> None:
+def rules_check(files: list[Path] | None = FILES_ARGUMENT) -> None:
     """Check the rules file and run its examples; exit code 2 with file, line and column of every mistake."""
-    from pacsnode.live import load_site
-    from pacsnode.route.examples import check_examples
+    from pacsnode.infer.catalogue import load_catalogue
+    from pacsnode.live import judged
     from pacsnode.settings import load
+    from pacsnode.yamlfile import load as read
 
     settings = load()
-    if file is not None:
-        settings = settings.model_copy(update={"rules": file})
-    rules = load_site(settings).rules
-    failures = check_examples(rules)
-    if failures:
-        raise ConfigError("\n".join(failures))
-    for warning in rules.warnings:
-        typer.echo(warning, err=True)
-    enabled = sum(rule.enabled for rule in rules.rules)
-    counts = f"{enabled} of {len(rules.rules)} rules are on, {len(rules.peers.peers)} peers"
-    typer.echo(f"{rules.file}: {counts}, {len(rules.examples)} examples hold")
+    services = load_catalogue(settings.models)
+    mistakes = []
+    for file in files or [settings.rules]:
+        try:
+            rules = judged(settings, read(file), services).rules
+        except ConfigError as error:
+            mistakes.append(str(error))
+            continue
+        for warning in rules.warnings:
+            typer.echo(warning, err=True)
+        enabled = sum(rule.enabled for rule in rules.rules)
+        counts = f"{enabled} of {len(rules.rules)} rules are on, {len(rules.peers.peers)} peers"
+        typer.echo(f"{rules.file}: {counts}, {len(rules.examples)} examples hold")
+    if mistakes:
+        raise ConfigError("\n".join(mistakes))
 
 
 def rules_schema() -> None:

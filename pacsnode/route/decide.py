@@ -63,9 +63,11 @@ def decide(study: Study, rules: Rules, *, explained: bool = True) -> Decision:
     else:
         verdicts = list(ready.untouched)
         may_take = -1 if explained else view.may_be_taken_by()
-        for number, rule in enumerate(rules.rules):
-            if rule.enabled and may_take >> number & 1:
-                verdicts[number] = _apply(rule, deciding)
+        for number, (rule, when) in enumerate(zip(rules.rules, ready.whens, strict=True)):
+            if when is None or not may_take >> number & 1:
+                continue
+            refusal = None if deciding.stopped else view.refusal(rule.name, when)
+            verdicts[number] = refusal or _apply(rule, deciding)
     return Decision(
         study.study_instance_uid,
         study.revision,

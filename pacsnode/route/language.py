@@ -107,7 +107,7 @@ class Complete(Record):
     images: Annotated[int, Field(ge=1, le=100_000, description="The case has at least so many images.")] = 1
     contiguous: Annotated[bool, Field(description="InstanceNumber has no gap in any series of the case.")] = False
     ask_sender: Annotated[bool, Field(description="Ask the sender by C-FIND how many images the study has.")] = False
-    at_most: Annotated[Seconds, Field(description="The longest wait for what is missing, from the last image.")] = 86400.0
+    at_most: Annotated[Seconds, Field(description="How long it waits, from its last image, for the rest.")] = 86400.0
     then: Annotated[
         Literal["run", "keep"],
         Field(description="What is incomplete even then: run all the same, or keep it and give an alarm."),

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from operator import itemgetter
-from typing import cast
+from typing import NamedTuple, cast
 
 from pacsnode.conditions import Condition, Meets, StudyHas, Test, Values, evaluate
 from pacsnode.handover import Clause, RuleVerdict
@@ -17,14 +17,12 @@ from pacsnode.operands import FACTS
 from pacsnode.route.contradictions import sure_parts
 from pacsnode.route.rules import Rules, in_words
 
-REMEMBERED = 512
-"""Answers of one condition, by values; each takes about half a kilobyte."""
-REMEMBERED_VALUES = 4096
-"""Values of one attribute."""
+MOST_REMEMBERED = 50_000
+"""Answers and values; each takes about half a kilobyte."""
 OFF = "the rule is switched off (enabled: false)"
 
-Key = tuple[object, ...]
-"""What an answer depends on: values of an image, then what the study says to `Asked.of_study`."""
+Key = tuple[int, ...]
+"""What an answer depends on: `Known.number` of values, then whether the study meets what is asked of it."""
 
 
 class Told:
@@ -52,43 +50,57 @@ class Told:
 
 
 class Asked:
-    """One condition. `names`: the attributes of one image that it looks at, a bit each in the order of `Prepared.names`.
+    """One condition. `names`: the attributes of one image that it looks at, a bit each as `Prepared.names` has them.
 
-    `of_study`: what it asks of the study besides. `key_of`: picks what its answer depends on, of all values of an image.
+    `key_of` picks what its answer depends on of the numbers of an image; `of_study` is what it asks of the study.
     """
 
     def __init__(self, condition: Condition, names: Sequence[str]) -> None:
         parts = list(_flat(condition))
         bases = tuple(dict.fromkeys(part.name.base for part in parts if isinstance(part, Test)))
+        self.condition = condition
         self.names = sum(1 << names.index(base) for base in bases)
         self.of_study = tuple(part.condition for part in parts if isinstance(part, StudyHas))
         self.key_of = _picking(bases)
         self.remembered: dict[Key, Told] = {}
-        self._condition = condition
 
-    def look(self, key: Key, image: Values, study: Meets) -> Told:
-        """What it says to an image, which is remembered under this key."""
-        if len(self.remembered) >= REMEMBERED:
-            self.remembered.clear()
-        told = self.remembered[key] = Told(*evaluate(self._condition, image, study))
-        return told
+
+class Known(NamedTuple):
+    """Values of one attribute. `number` is theirs alone; `answers` is the same where all tests of the file answer the
+    same; `may`: the rules, a bit each, that may take an image with them.
+    """
+
+    number: int
+    answers: int
+    may: int
 
 
 class Prepared:
-    """The conditions of one file. `names`: what they look at, by `Name.base`; `facts`: which of these are no attributes.
+    """The conditions of one file. `names`: what they look at, by `Name.base`; `facts`: those that are no attributes.
 
-    `untouched`: what each rule says that was not looked at.
+    `whens`: the conditions of the rules that are switched on; `untouched`: what each rule says that was not looked at.
     """
 
     def __init__(self, rules: Rules) -> None:
         self.names = rules.names
         self.facts = tuple(name for name in rules.names if name in FACTS)
-        self.untouched = tuple(RuleVerdict(rule.name, False, "" if rule.enabled else OFF) for rule in rules.rules)
         self._asked: dict[int, Asked] = {}
+        self.whens = tuple(self.asked(rule.when) if rule.enabled else None for rule in rules.rules)
+        self.untouched = tuple(RuleVerdict(rule.name, False, "" if rule.enabled else OFF) for rule in rules.rules)
         self._tests = _by_base(test for condition in _conditions(rules) for test in condition.tests())
-        self._known: dict[str, dict[tuple[str, ...], int]] = {base: {} for base in self._tests}
+        self._needed = _needed(rules)
         self._all = (1 << len(rules.rules)) - 1
-        self._needed = [(base, needs, cast("dict[tuple[str, ...], int]", {})) for base, needs in _needed(rules).items()]
+        self._known: dict[str, dict[tuple[str, ...], Known]] = {base: {} for base in self._tests}
+        self._remembered = 0
+
+    def begin(self) -> None:
+        """Before a study: forget what is too much."""
+        if self._remembered > MOST_REMEMBERED:
+            self._remembered = 0
+            for known in self._known.values():
+                known.clear()
+            for asked in self._asked.values():
+                asked.remembered.clear()
 
     def asked(self, condition: Condition) -> Asked:
         """A condition of the file, with what is remembered of it."""
@@ -97,31 +109,26 @@ class Prepared:
             known = self._asked[id(condition)] = Asked(condition, self.names)
         return known
 
-    def alike(self, base: str, values: tuple[str, ...]) -> int:
-        """The same number for values to which all tests of the file answer the same."""
-        known = self._known[base]
-        answers = known.get(values)
-        if answers is None:
-            if len(known) >= REMEMBERED_VALUES:
-                known.clear()
-            image = {base: values}
-            answers = known[values] = sum(
-                1 << number for number, test in enumerate(self._tests[base]) if test.clause(image).satisfied
-            )
-        return answers
+    def look(self, asked: Asked, key: Key, image: Values, study: Meets) -> Told:
+        """What a condition says to an image; it is remembered under this key."""
+        self._remembered += 1
+        told = asked.remembered[key] = Told(*evaluate(asked.condition, image, study))
+        return told
 
-    def may_take(self, image: Values) -> int:
-        """The rules, a bit each, whose tests that must hold in any case hold for an image: no other can take it."""
-        may = self._all
-        for base, needs, known in self._needed:
-            values = image.get(base, ())
-            passed = known.get(values)
-            if passed is None:
-                if len(known) >= REMEMBERED_VALUES:
-                    known.clear()
-                passed = known[values] = self._all & ~_failed(needs, {base: values})
-            may &= passed
-        return may
+    def known(self, base: str, values: tuple[str, ...]) -> Known:
+        """What is known of these values of an attribute."""
+        known = self._known[base]
+        found = known.get(values)
+        if found is None:
+            self._remembered += 1
+            image = {base: values}
+            answers = [test.clause(image).satisfied for test in self._tests[base]]
+            may = self._all
+            for test, rules in self._needed.get(base, ()):
+                if not test.clause(image).satisfied:
+                    may &= ~rules
+            found = known[values] = Known(len(known), sum(1 << n for n, yes in enumerate(answers) if yes), may)
+        return found
 
 
 def prepared(rules: Rules) -> Prepared:
@@ -149,11 +156,11 @@ def _flat(condition: Condition) -> Iterator[Test | StudyHas]:
             yield part
 
 
-def _picking(bases: tuple[str, ...]) -> Callable[[Mapping[str, object]], Key]:
-    """What picks the values of these names, in their order."""
+def _picking(bases: tuple[str, ...]) -> Callable[[Mapping[str, int]], Key]:
+    """What picks the numbers of these names, in their order."""
     if len(bases) > 1:
         return itemgetter(*bases)
-    return lambda values: tuple([values[base] for base in bases])
+    return lambda numbers: tuple([numbers[base] for base in bases])
 
 
 def _by_base(tests: Iterable[Test]) -> dict[str, tuple[Test, ...]]:
@@ -163,7 +170,7 @@ def _by_base(tests: Iterable[Test]) -> dict[str, tuple[Test, ...]]:
     return {base: tuple(same) for base, same in found.items()}
 
 
-def _needed(rules: Rules) -> dict[str, dict[Test, int]]:
+def _needed(rules: Rules) -> dict[str, list[tuple[Test, int]]]:
     """By attribute: each test without which a rule takes no image, and which rules those are, a bit each."""
     needed: dict[str, dict[Test, int]] = {}
     for number, rule in enumerate(rules.rules):
@@ -171,12 +178,4 @@ def _needed(rules: Rules) -> dict[str, dict[Test, int]]:
             if isinstance(part, Test):
                 of_base = needed.setdefault(part.name.base, {})
                 of_base[part] = of_base.get(part, 0) | 1 << number
-    return needed
-
-
-def _failed(needs: Mapping[Test, int], image: Values) -> int:
-    failed = 0
-    for test, rules in needs.items():
-        if not test.clause(image).satisfied:
-            failed |= rules
-    return failed
+    return {base: list(of_base.items()) for base, of_base in needed.items()}

@@ -7,18 +7,17 @@ Sets of images are whole numbers, a bit for each image in the order of their SOP
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from operator import attrgetter
 from typing import NamedTuple
 
+from pacsnode.archive.described import PER_IMAGE
 from pacsnode.conditions import Condition, Values
-from pacsnode.handover import Instance, Study
+from pacsnode.handover import Instance, RuleVerdict, Study
 from pacsnode.route.facts import facts_of
-from pacsnode.route.prepared import Key, Prepared, Told, prepared
+from pacsnode.route.prepared import Asked, Key, Prepared, Told, prepared
 from pacsnode.route.rules import Rules
 
-MOST_EXPLAINED = 32
-"""So many groups are looked at for the one that came nearest to a condition."""
 CLOCK = frozenset({"time", "weekday"})
 AGE_SOURCES = ("PatientAge", "PatientBirthDate", "StudyDate", "SeriesDate", "ContentDate")
 """What `facts.age_of` looks at."""
@@ -26,14 +25,18 @@ SECOND_US = 1_000_000
 NOTHING = Told(False, ())
 
 Images = int
-GroupKey = tuple[tuple[str, ...], ...]
 _BY_UID = attrgetter("sop_instance_uid")
 
 
 class Group(NamedTuple):
-    """Images that are the same to every rule. `values`: of all names that rules look at, () for what is absent."""
+    """Images that are the same to every rule. `values`: of all names that rules look at, () for what is absent.
+
+    `numbers`: one for each of these values; `may`: the rules, a bit each, that may take them.
+    """
 
     values: Values
+    numbers: Mapping[str, int]
+    may: int
     images: Images
 
 
@@ -51,6 +54,7 @@ class View:
         self.instances = sorted(study.instances, key=_BY_UID)
         self.everything: Images = (1 << len(self.instances)) - 1
         self._prepared = prepared(rules)
+        self._prepared.begin()
         self.groups = _grouped(self.instances, self._prepared, _facts(study, rules, self._prepared))
         self._differing = _differing(self.groups, self._prepared.names)
         self._parts: dict[int, list[Group]] = {}
@@ -82,8 +86,25 @@ class View:
         """The rules, a bit each, that may take some image; the others take none, whatever else they say."""
         may = 0
         for group in self.groups:
-            may |= self._prepared.may_take(group.values)
+            may |= group.may
         return may
+
+    def refusal(self, rule: str, when: Asked) -> RuleVerdict | None:
+        """What a rule says of which no image satisfies the condition; None where one does, or there are none.
+
+        `select` in short, for the most rules of a file refuse.
+        """
+        nearest = None
+        for group in self._parts.get(when.names & self._differing) or self._apart(when.names & self._differing):
+            key = when.key_of(group.numbers)
+            if when.of_study:
+                key += tuple([self._meets(inner) for inner in when.of_study])
+            told = when.remembered.get(key) or self._prepared.look(when, key, group.values, self._meets)
+            if told.held:
+                return None
+            if nearest is None or told.rank > nearest.rank:
+                nearest = told
+        return None if nearest is None else nearest.refusal(rule)
 
     def select(self, condition: Condition, among: Images) -> Selected:
         """The images, of `among`, for which the condition holds."""
@@ -111,8 +132,8 @@ class View:
         remembered, key_of = asked.remembered, asked.key_of
         answers = []
         for group in self._apart(asked.names & self._differing):
-            key = key_of(group.values) + of_study
-            told = remembered.get(key) or asked.look(key, group.values, self._meets)
+            key = key_of(group.numbers) + of_study
+            told = remembered.get(key) or self._prepared.look(asked, key, group.values, self._meets)
             answers.append((told, group.images))
         return answers
 
@@ -130,9 +151,9 @@ class View:
             bases = [base for number, base in enumerate(self._prepared.names) if names >> number & 1]
             parts: dict[Key, Group] = {}
             for group in self.groups:
-                key = tuple([group.values[base] for base in bases])
+                key = tuple([group.numbers[base] for base in bases])
                 same = parts.get(key)
-                parts[key] = Group(same.values, same.images | group.images) if same else group
+                parts[key] = same._replace(images=same.images | group.images) if same else group
             known = self._parts[names] = list(parts.values())
         return known
 
@@ -141,7 +162,7 @@ def _differing(groups: Sequence[Group], names: Sequence[str]) -> int:
     """The names whose values are not the same in all groups, a bit each."""
     found = 0
     for number, name in enumerate(names):
-        if len({group.values[name] for group in groups}) > 1:
+        if len({group.numbers[name] for group in groups}) > 1:
             found |= 1 << number
     return found
 
@@ -149,7 +170,7 @@ def _differing(groups: Sequence[Group], names: Sequence[str]) -> int:
 def _nearest(answers: Sequence[tuple[Told, Images]]) -> Told:
     """The one that came nearest, the first of several."""
     best = NOTHING
-    for told, _ in answers[:MOST_EXPLAINED]:
+    for told, _ in answers:
         if best is NOTHING or told.rank > best.rank:
             best = told
     return best
@@ -161,66 +182,63 @@ Facts = Callable[[Instance], Mapping[str, tuple[str, ...]]]
 def _facts(study: Study, rules: Rules, ready: Prepared) -> Facts | None:
     """What gives the facts of an image that the file asks for; None where it asks for none.
 
-    The clock is asked once for each second in which images came: that costs as much as all the rest.
+    Clock and age are asked once for each second and each patient: they cost as much as all the rest.
     """
     if not ready.facts:
         return None
-    of_clock = [name for name in ready.facts if name in CLOCK]
-    others = facts_of(study, rules.zone, [name for name in ready.facts if name not in CLOCK])
-    if not of_clock:
-        return others
-    clock = facts_of(study, rules.zone, of_clock)
-    seconds: dict[int, Mapping[str, tuple[str, ...]]] = {}
+    of_clock = facts_of(study, rules.zone, [name for name in ready.facts if name in CLOCK])
+    of_age = facts_of(study, rules.zone, [name for name in ready.facts if name == "age"])
+    others = facts_of(study, rules.zone, [name for name in ready.facts if name not in (*CLOCK, "age")])
+    clocks: dict[int, Mapping[str, tuple[str, ...]]] = {}
+    ages: dict[tuple[object, ...], Mapping[str, tuple[str, ...]]] = {}
 
     def of(instance: Instance) -> Mapping[str, tuple[str, ...]]:
         second = instance.received_utc_us // SECOND_US
-        if second not in seconds:
-            seconds[second] = clock(instance)
-        return {**others(instance), **seconds[second]}
+        if second not in clocks:
+            clocks[second] = of_clock(instance)
+        said = tuple(map(instance.attributes.get, AGE_SOURCES))
+        if said not in ages:
+            ages[said] = of_age(instance)
+        return {**others(instance), **clocks[second], **ages[said]}
 
     return of
 
 
 def _grouped(instances: Sequence[Instance], ready: Prepared, facts: Facts | None) -> list[Group]:
-    names = ready.names
-    groups: dict[GroupKey, Images] = {}
-    for first, images in _raw_groups(instances, ready):
-        get = first.attributes.get
-        known = facts(first) if facts else {}
-        key = tuple([get(name) or known.get(name) or () for name in names])
-        groups[key] = groups.get(key, 0) | images
-    together = _put_together(groups, names, ready) if len(groups) > 1 else groups
-    return [Group(dict(zip(names, key, strict=True)), images) for key, images in together.items()]
+    """Groups of images to which all tests of the file answer the same; the values of the first stand for all."""
+    found: dict[tuple[int, ...], Group] = {}
+    for places in _raw_groups(instances, ready):
+        first = instances[places[0]]
+        get, known = first.attributes.get, facts(first) if facts else {}
+        values = {name: get(name) or known.get(name) or () for name in ready.names}
+        looked_up = [ready.known(name, held) for name, held in values.items()]
+        answers = tuple([one.answers for one in looked_up])
+        images = sum([1 << place for place in places])
+        same = found.get(answers)
+        if same is not None:
+            found[answers] = same._replace(images=same.images | images)
+            continue
+        may = -1
+        for one in looked_up:
+            may &= one.may
+        numbers = {name: one.number for name, one in zip(values, looked_up, strict=True)}
+        found[answers] = Group(values, numbers, may, images)
+    return list(found.values())
 
 
-def _raw_groups(instances: Sequence[Instance], ready: Prepared) -> Iterator[tuple[Instance, Images]]:
-    """Images that say the same, from one peer, of one series, of one second if the clock is asked: one of them, and
-    which they are.
-    """
+def _raw_groups(instances: Sequence[Instance], ready: Prepared) -> Iterable[list[int]]:
+    """Places of images that say the same, came from one peer, are of one series and of one second if that counts."""
     names = (*ready.names, *(AGE_SOURCES if "age" in ready.facts else ()))
     period_us = SECOND_US if CLOCK & set(ready.facts) else 1 << 62
+    common_is_all = not any(name in PER_IMAGE for name in names)
     found: dict[tuple[object, ...], list[int]] = {}
-    before: dict[tuple[str, str, int], tuple[tuple[object, ...], list[int]]] = {}
     for place, instance in enumerate(instances):
-        values = tuple(map(instance.attributes.get, names))
-        beside = (instance.series_instance_uid, instance.peer, instance.received_utc_us // period_us)
-        last = before.get(beside)
-        if last is not None and last[0] == values:  # nearly always, and quicker than the hash of all values
-            last[1].append(place)
-            continue
-        places = found.setdefault((beside, values), [])
-        places.append(place)
-        before[beside] = values, places
-    for places in found.values():
-        yield instances[places[0]], sum([1 << place for place in places])
-
-
-def _put_together(groups: Mapping[GroupKey, Images], names: Sequence[str], ready: Prepared) -> dict[GroupKey, Images]:
-    """The groups that are the same to every test; the values of the first stand for all."""
-    firsts: dict[tuple[int, ...], GroupKey] = {}
-    together: dict[GroupKey, Images] = {}
-    for key, images in groups.items():
-        answers = tuple([ready.alike(name, values) for name, values in zip(names, key, strict=True)])
-        first = firsts.setdefault(answers, key)
-        together[first] = together.get(first, 0) | images
-    return together
+        said: object = getattr(instance.attributes, "common", None) if common_is_all else None
+        what = id(said) if said is not None else tuple(map(instance.attributes.get, names))
+        key = (what, instance.series_instance_uid, instance.peer, instance.received_utc_us // period_us)
+        places = found.get(key)
+        if places is None:
+            found[key] = [place]
+        else:
+            places.append(place)
+    return found.values()

@@ -16,12 +16,15 @@ from typing import Final
 from pacsnode.archive.files import Arrival
 from pacsnode.archive.rows import NewRow, insert
 from pacsnode.database import connect, transaction
+from pacsnode.dicom.attributes import ATTRIBUTES
 from pacsnode.handover import Attributes
 
 BEGAN_UTC_US: Final = 1_790_000_000_000_000
 MINUTE_US: Final = 60_000_000
 STUDIES_A_TRANSACTION: Final = 200
 UID_ROOTS: Final = ("1.2.410.200067.100.1", "1.3.12.2.1107.5.1.4.65266.30000026")
+IN_ORDER: Final = tuple(row.keyword for row in sorted(ATTRIBUTES, key=lambda row: (row.sequence or row.tag, row.tag)))
+"""Attributes as they follow each other in a data set."""
 SYNTAX: Final = "1.2.840.10008.1.2.4.70"
 
 
@@ -103,13 +106,14 @@ def rows_of(kind: Kind, number: int, chance: random.Random) -> Iterator[NewRow]:
     for place, (text, count) in enumerate(series, start=1):
         shared = {**common, **_of_series(kind, study_uid, place, text, chance)}
         for image in range(1, count + 1):
-            attributes = shared | _of_image(study_uid, place, image, kind)
+            said = shared | _of_image(study_uid, place, image, kind)
+            attributes = {keyword: said[keyword] for keyword in IN_ORDER if keyword in said}
             arrival = Arrival(peer, "CLINIC", peer.upper(), "PACSNODE", "192.0.2.7", came_us + image * 40_000)
             uid = attributes["SOPInstanceUID"][0]
             path = f"1/00/{number}-{place}-{image}.dcm"
+            sha256 = hashlib.sha256(uid.encode()).hexdigest()
             yield NewRow(
-                kind.sop_class_uid, uid, SYNTAX, path, hashlib.sha256(uid.encode()).hexdigest(), 520_000, "received", arrival,
-                came_us, "boot", attributes, (),
+                kind.sop_class_uid, uid, SYNTAX, path, sha256, 520_000, "received", arrival, came_us, "boot", attributes, ()
             )  # fmt: skip
 
 
