@@ -11,7 +11,7 @@ import os
 import sqlite3
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Literal
 
@@ -33,17 +33,54 @@ def connect(path: Path, synchronous: Synchronous, *, automatic_checkpoint: bool 
     return connection
 
 
-@contextmanager
-def transaction(connection: sqlite3.Connection) -> Iterator[sqlite3.Connection]:
+def transaction(connection: sqlite3.Connection) -> AbstractContextManager[sqlite3.Connection]:
     """BEGIN IMMEDIATE … COMMIT; rolled back when the block raises. Keep it under 20 ms and 500 rows."""
-    connection.execute("BEGIN IMMEDIATE")
-    try:
-        yield connection
-        connection.execute("COMMIT")
-    except BaseException:
-        if connection.in_transaction:
-            connection.execute("ROLLBACK")
-        raise
+    return _Transaction(connection)
+
+
+class _Transaction:
+    """A class, since a generator for each costs a receiver of images as much as one more statement."""
+
+    __slots__ = ("_connection",)
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self._connection = connection
+
+    def __enter__(self) -> sqlite3.Connection:
+        self._connection.execute("BEGIN IMMEDIATE")
+        return self._connection
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        try:
+            if kind is None:
+                self._connection.execute("COMMIT")
+        finally:
+            if self._connection.in_transaction:
+                self._connection.execute("ROLLBACK")
+
+
+class _Turn(_Transaction):
+    """A transaction in a queue: `descriptor` is that of its lock."""
+
+    __slots__ = ("_descriptor",)
+
+    def __init__(self, connection: sqlite3.Connection, descriptor: int) -> None:
+        super().__init__(connection)
+        self._descriptor = descriptor
+
+    def __enter__(self) -> sqlite3.Connection:
+        fcntl.flock(self._descriptor, fcntl.LOCK_EX)
+        try:
+            return super().__enter__()
+        except BaseException:
+            fcntl.flock(self._descriptor, fcntl.LOCK_UN)
+            raise
+
+    def __exit__(self, kind: type[BaseException] | None, *rest: object) -> None:
+        try:
+            super().__exit__(kind, *rest)
+        finally:
+            fcntl.flock(self._descriptor, fcntl.LOCK_UN)
 
 
 class Turns:
@@ -54,15 +91,9 @@ class Turns:
     def __init__(self, path: Path) -> None:
         self._descriptor = os.open(f"{path}.turns", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
 
-    @contextmanager
-    def transaction(self, connection: sqlite3.Connection) -> Iterator[sqlite3.Connection]:
+    def transaction(self, connection: sqlite3.Connection) -> AbstractContextManager[sqlite3.Connection]:
         """As `transaction`, when it is our turn; for one thread at a time."""
-        fcntl.flock(self._descriptor, fcntl.LOCK_EX)
-        try:
-            with transaction(connection):
-                yield connection
-        finally:
-            fcntl.flock(self._descriptor, fcntl.LOCK_UN)
+        return _Turn(connection, self._descriptor)
 
     def close(self) -> None:
         """Give the descriptor back."""

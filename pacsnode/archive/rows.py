@@ -20,6 +20,7 @@ from pacsnode.handover import Attributes, Stored
 from pacsnode.peers import QUARANTINE
 
 _TO_JSON = json.JSONEncoder(ensure_ascii=False).encode
+_STORED = Stored("stored")
 _VANISHED = "the first copy had vanished from the disk"
 
 
@@ -77,7 +78,7 @@ def _insert(connection: sqlite3.Connection, row: NewRow, files: Path) -> Stored 
     if row.aside_because:
         return _keep_aside(connection, row, row.aside_because) if row.dataset_sha256 else None
     if _insert_instance(connection, row):
-        return Stored("stored")
+        return _STORED
     if not row.dataset_sha256:
         return None
     held = connection.execute(
@@ -158,12 +159,10 @@ def _attributes_json(attributes: Attributes) -> str:
 
 def _touch_study(connection: sqlite3.Connection, uid: str, rows: Sequence[NewRow]) -> None:
     """Count the changes, and compare who the patient is with what the study's first instance said."""
-    revision = connection.execute("UPDATE revision SET value = value + ? RETURNING value", (len(rows),)).fetchone()[0]
+    connection.execute("UPDATE revision SET value = value + ?", (len(rows),))
     last_us = max(row.arrival.received_utc_us for row in rows)
     identities = [identity_of(row.attributes, row.arrival.issuer) for row in rows]
-    if identities.count(identities[0]) == len(rows) and _touch_unchanged(
-        connection, uid, identities[0], revision, last_us
-    ):
+    if identities.count(identities[0]) == len(rows) and _touch_unchanged(connection, uid, identities[0], last_us):
         return
     held = connection.execute("SELECT * FROM studies WHERE study_instance_uid = ?", (uid,)).fetchone()
     first_us = min(row.arrival.received_utc_us for row in rows)
@@ -178,7 +177,7 @@ def _touch_study(connection: sqlite3.Connection, uid: str, rows: Sequence[NewRow
         conflict = conflict or disagreement(known, identity)
         known = _completed(known, identity)
     connection.execute(
-        "INSERT OR REPLACE INTO studies VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        "INSERT OR REPLACE INTO studies VALUES (?, ?, ?, ?, ?, ?, ?, (SELECT value FROM revision), ?, ?)",
         (
             uid,
             known.issuer,
@@ -187,21 +186,20 @@ def _touch_study(connection: sqlite3.Connection, uid: str, rows: Sequence[NewRow
             known.birth_date,
             known.sex,
             conflict,
-            revision,
             first_us,
             last_us,
         ),
     )
 
 
-def _touch_unchanged(connection: sqlite3.Connection, uid: str, identity: Identity, revision: int, last_us: int) -> bool:
+def _touch_unchanged(connection: sqlite3.Connection, uid: str, identity: Identity, last_us: int) -> bool:
     """Count the change where the study is held with this very patient, as nearly always: it says nothing new."""
     cursor = connection.execute(
-        "UPDATE studies SET revision = ?, last_received_utc_us = max(last_received_utc_us, ?) "
+        "UPDATE studies "
+        "SET revision = (SELECT value FROM revision), last_received_utc_us = max(last_received_utc_us, ?) "
         "WHERE study_instance_uid = ? "
         "AND issuer = ? AND patient_id = ? AND person_name = ? AND birth_date = ? AND sex = ?",
         (
-            revision,
             last_us,
             uid,
             identity.issuer,
