@@ -30,7 +30,8 @@ def refused(node: Node, *arguments: str) -> str:
 
 
 def test_wrong_yaml_is_told_with_file_line_column_and_what_was_expected(node: Node) -> None:
-    node.rules.write_text(node.rules.read_text().replace("send_to: [sender, main-pacs]", "send_to: [sender, main-pac]", 1))
+    text = node.rules.read_text()
+    node.rules.write_text(text.replace("send_to: [sender, main-pacs]", "send_to: [sender, main-pac]", 1))
     told = refused(node, "serve")
     assert f"{node.rules}:12:" in told
     assert "there is no peer main-pac" in told
