@@ -35,9 +35,11 @@ def logged(formatter: logging.Formatter, event: str, **fields: Any) -> str:
     logger = logging.getLogger("tests.telemetry")
     handler = Remember()
     logger.addHandler(handler)
+    logger.propagate = False  # pytest would hand what it captured to another process, which takes no lone surrogate
     try:
         Log("tests.telemetry").error(event, **fields)
     finally:
+        logger.propagate = True
         logger.removeHandler(handler)
     (line,) = lines
     return line
@@ -81,6 +83,7 @@ def test_an_exception_is_in_the_line_and_not_after_it() -> None:
     logger = logging.getLogger("tests.telemetry")
     handler = Remember()
     logger.addHandler(handler)
+    logger.propagate = False  # pytest would hand what it captured to another process, which takes no lone surrogate
     try:
         raise ValueError("a\nb\x1b[0m")
     except ValueError:

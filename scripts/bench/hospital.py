@@ -113,8 +113,19 @@ def rows_of(kind: Kind, number: int, chance: random.Random) -> Iterator[NewRow]:
             path = f"1/00/{number}-{place}-{image}.dcm"
             sha256 = hashlib.sha256(uid.encode()).hexdigest()
             yield NewRow(
-                kind.sop_class_uid, uid, SYNTAX, path, sha256, 520_000, "received", arrival, came_us, "boot", attributes, ()
-            )  # fmt: skip
+                kind.sop_class_uid,
+                uid,
+                SYNTAX,
+                path,
+                sha256,
+                520_000,
+                "received",
+                arrival,
+                came_us,
+                "boot",
+                attributes,
+                (),
+            )
 
 
 def _of_study(kind: Kind, study_uid: str, number: int, chance: random.Random) -> dict[str, tuple[str, ...]]:
