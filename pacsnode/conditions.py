@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal
 
@@ -23,9 +23,6 @@ from pacsnode.patterns import MAX_SUBJECT, fold
 
 STUDY_HAS = "study_has"
 """`study_has: {conditions}`: some image of the study meets them, whichever image is looked at."""
-REMEMBERED = 2048
-"""Answers of one test, by values: the images of a site say the same again and again."""
-
 Mode = Literal["all", "any"]
 Values = Mapping[str, tuple[str, ...]]
 """By `Name.base`: attributes of the index, facts, and what was read from the file besides."""
@@ -103,7 +100,6 @@ class Test:
     matcher: Matcher
     expected: str
     negated: bool = False
-    _answers: dict[tuple[str, ...], Clause] = field(default_factory=dict, compare=False, repr=False)
 
     @cached_property
     def name(self) -> Name:
@@ -112,16 +108,7 @@ class Test:
 
     def clause(self, attributes: Values) -> Clause:
         """This test, looked at."""
-        name = self.name
-        values = values_of(name, attributes) if name.index else attributes.get(name.base, ())
-        known = self._answers.get(values)
-        if known is None:
-            if len(self._answers) >= REMEMBERED:
-                self._answers.clear()
-            known = self._answers[values] = self._look(values)
-        return known
-
-    def _look(self, values: tuple[str, ...]) -> Clause:
+        values = values_of(self.name, attributes)
         held = any(self.matcher.holds(self.attribute, value) for value in values)
         actual = "\\".join(values)[:200]
         return Clause(self.attribute, self.wanted, actual, held != self.negated, absent=not values)
@@ -178,6 +165,7 @@ def _part_in_words(part: Test | StudyHas | Condition) -> str:
     return f"({part.in_words})"
 
 
+Look = Callable[[Test], Clause]
 Meets = Callable[[Condition], bool]
 """Whether some image of the study satisfies a condition: what `study_has` asks."""
 
@@ -193,16 +181,21 @@ def evaluate(condition: Condition, attributes: Values, study: Meets = no_study) 
     Of an `any` that holds only its first alternative that holds is told; so all clauses of a satisfied condition are
     satisfied, and an unsatisfied one has at least one unsatisfied clause.
     """
+    return explain(condition, lambda test: test.clause(attributes), study)
+
+
+def explain(condition: Condition, look: Look, study: Meets) -> tuple[bool, tuple[Clause, ...]]:
+    """As `evaluate`, where `look` gives the clause of a test."""
     told: list[Clause] = []
     all_held, is_any = True, condition.mode == "any"
     for part in condition.parts:
         if isinstance(part, Condition):
-            held, clauses = evaluate(part, attributes, study)
+            held, clauses = explain(part, look, study)
             if held and is_any:
                 return True, clauses
             told.extend(clauses)
         else:
-            clause = part.clause(attributes) if isinstance(part, Test) else _of_study(part, study)
+            clause = look(part) if isinstance(part, Test) else _of_study(part, study)
             held = clause.satisfied
             if held and is_any:
                 return True, (clause,)

@@ -11,14 +11,14 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from operator import itemgetter
 from typing import NamedTuple, cast
 
-from pacsnode.conditions import Condition, Meets, StudyHas, Test, Values, evaluate
+from pacsnode.conditions import Condition, Meets, StudyHas, Test, explain
 from pacsnode.handover import Clause, RuleVerdict
 from pacsnode.operands import FACTS
 from pacsnode.route.contradictions import sure_parts
 from pacsnode.route.rules import Rules, in_words
 
 MOST_REMEMBERED = 50_000
-"""Answers and values; each takes about half a kilobyte."""
+"""Clauses and answers; each takes about half a kilobyte."""
 OFF = "the rule is switched off (enabled: false)"
 
 Key = tuple[int, ...]
@@ -66,11 +66,12 @@ class Asked:
 
 
 class Known(NamedTuple):
-    """Values of one attribute. `number` is theirs alone; `answers` is the same where all tests of the file answer the
-    same; `may`: the rules, a bit each, that may take an image with them.
+    """Values of one attribute. `number` is theirs alone; `clauses`: what each test of the file says to them; `answers`
+    is the same where all of these come out the same; `may`: the rules, a bit each, that may take an image with them.
     """
 
     number: int
+    clauses: tuple[Clause, ...]
     answers: int
     may: int
 
@@ -87,8 +88,11 @@ class Prepared:
         self._asked: dict[int, Asked] = {}
         self.whens = tuple(self.asked(rule.when) if rule.enabled else None for rule in rules.rules)
         self.untouched = tuple(RuleVerdict(rule.name, False, "" if rule.enabled else OFF) for rule in rules.rules)
-        self._tests = _by_base(test for condition in _conditions(rules) for test in condition.tests())
-        self._needed = _needed(rules)
+        tests = [test for condition in _conditions(rules) for test in condition.tests()]
+        self._tests = _by_base(tests)
+        places = {test: n for same in self._tests.values() for n, test in enumerate(same)}
+        self._needed = _needed(rules, places)
+        self._places = {id(test): (test.name.base, places[test]) for test in tests}  # the rules keep them
         self._all = (1 << len(rules.rules)) - 1
         self._known: dict[str, dict[tuple[str, ...], Known]] = {base: {} for base in self._tests}
         self._remembered = 0
@@ -109,10 +113,16 @@ class Prepared:
             known = self._asked[id(condition)] = Asked(condition, self.names)
         return known
 
-    def look(self, asked: Asked, key: Key, image: Values, study: Meets) -> Told:
+    def look(self, asked: Asked, key: Key, image: Mapping[str, Known], study: Meets) -> Told:
         """What a condition says to an image; it is remembered under this key."""
         self._remembered += 1
-        told = asked.remembered[key] = Told(*evaluate(asked.condition, image, study))
+        places = self._places
+
+        def clause(test: Test) -> Clause:
+            base, place = places[id(test)]
+            return image[base].clauses[place]
+
+        told = asked.remembered[key] = Told(*explain(asked.condition, clause, study))
         return told
 
     def known(self, base: str, values: tuple[str, ...]) -> Known:
@@ -120,14 +130,14 @@ class Prepared:
         known = self._known[base]
         found = known.get(values)
         if found is None:
-            self._remembered += 1
-            image = {base: values}
-            answers = [test.clause(image).satisfied for test in self._tests[base]]
+            clauses = tuple([test.clause({base: values}) for test in self._tests[base]])
+            self._remembered += len(clauses)
             may = self._all
-            for test, rules in self._needed.get(base, ()):
-                if not test.clause(image).satisfied:
+            for place, rules in self._needed.get(base, ()):
+                if not clauses[place].satisfied:
                     may &= ~rules
-            found = known[values] = Known(len(known), sum(1 << n for n, yes in enumerate(answers) if yes), may)
+            answers = sum([1 << place for place, clause in enumerate(clauses) if clause.satisfied])
+            found = known[values] = Known(len(known), clauses, answers, may)
         return found
 
 
@@ -170,12 +180,12 @@ def _by_base(tests: Iterable[Test]) -> dict[str, tuple[Test, ...]]:
     return {base: tuple(same) for base, same in found.items()}
 
 
-def _needed(rules: Rules) -> dict[str, list[tuple[Test, int]]]:
+def _needed(rules: Rules, places: Mapping[Test, int]) -> dict[str, list[tuple[int, int]]]:
     """By attribute: each test without which a rule takes no image, and which rules those are, a bit each."""
-    needed: dict[str, dict[Test, int]] = {}
+    needed: dict[str, dict[int, int]] = {}
     for number, rule in enumerate(rules.rules):
         for part in sure_parts(rule.when) if rule.enabled else ():
             if isinstance(part, Test):
                 of_base = needed.setdefault(part.name.base, {})
-                of_base[part] = of_base.get(part, 0) | 1 << number
+                of_base[places[part]] = of_base.get(places[part], 0) | 1 << number
     return {base: list(of_base.items()) for base, of_base in needed.items()}

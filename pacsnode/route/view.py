@@ -8,14 +8,15 @@ Sets of images are whole numbers, a bit for each image in the order of their SOP
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from operator import attrgetter
 from typing import NamedTuple
 
 from pacsnode.archive.described import PER_IMAGE
-from pacsnode.conditions import Condition, Values
+from pacsnode.conditions import Condition
 from pacsnode.handover import Instance, RuleVerdict, Study
 from pacsnode.route.facts import facts_of
-from pacsnode.route.prepared import Asked, Key, Prepared, Told, prepared
+from pacsnode.route.prepared import Asked, Key, Known, Prepared, Told, prepared
 from pacsnode.route.rules import Rules
 
 CLOCK = frozenset({"time", "weekday"})
@@ -29,12 +30,12 @@ _BY_UID = attrgetter("sop_instance_uid")
 
 
 class Group(NamedTuple):
-    """Images that are the same to every rule. `values`: of all names that rules look at, () for what is absent.
+    """Images that are the same to every rule: what is known of their values, by all names that rules look at.
 
-    `numbers`: one for each of these values; `may`: the rules, a bit each, that may take them.
+    `numbers`: those of the values alone; `may`: the rules, a bit each, that may take them.
     """
 
-    values: Values
+    known: Mapping[str, Known]
     numbers: Mapping[str, int]
     may: int
     images: Images
@@ -99,7 +100,7 @@ class View:
             key = when.key_of(group.numbers)
             if when.of_study:
                 key += tuple([self._meets(inner) for inner in when.of_study])
-            told = when.remembered.get(key) or self._prepared.look(when, key, group.values, self._meets)
+            told = when.remembered.get(key) or self._prepared.look(when, key, group.known, self._meets)
             if told.held:
                 return None
             if nearest is None or told.rank > nearest.rank:
@@ -133,7 +134,7 @@ class View:
         answers = []
         for group in self._apart(asked.names & self._differing):
             key = key_of(group.numbers) + of_study
-            told = remembered.get(key) or self._prepared.look(asked, key, group.values, self._meets)
+            told = remembered.get(key) or self._prepared.look(asked, key, group.known, self._meets)
             answers.append((told, group.images))
         return answers
 
@@ -186,8 +187,9 @@ def _facts(study: Study, rules: Rules, ready: Prepared) -> Facts | None:
     """
     if not ready.facts:
         return None
-    of_clock = facts_of(study, rules.zone, [name for name in ready.facts if name in CLOCK])
-    of_age = facts_of(study, rules.zone, [name for name in ready.facts if name == "age"])
+    alone = replace(study, instances=())  # for what does not depend on the others
+    of_clock = facts_of(alone, rules.zone, [name for name in ready.facts if name in CLOCK])
+    of_age = facts_of(alone, rules.zone, [name for name in ready.facts if name == "age"])
     others = facts_of(study, rules.zone, [name for name in ready.facts if name not in (*CLOCK, "age")])
     clocks: dict[int, Mapping[str, tuple[str, ...]]] = {}
     ages: dict[tuple[object, ...], Mapping[str, tuple[str, ...]]] = {}
@@ -209,20 +211,18 @@ def _grouped(instances: Sequence[Instance], ready: Prepared, facts: Facts | None
     found: dict[tuple[int, ...], Group] = {}
     for places in _raw_groups(instances, ready):
         first = instances[places[0]]
-        get, known = first.attributes.get, facts(first) if facts else {}
-        values = {name: get(name) or known.get(name) or () for name in ready.names}
-        looked_up = [ready.known(name, held) for name, held in values.items()]
-        answers = tuple([one.answers for one in looked_up])
+        get, told = first.attributes.get, facts(first) if facts else {}
+        known = {name: ready.known(name, get(name) or told.get(name) or ()) for name in ready.names}
+        answers = tuple([one.answers for one in known.values()])
         images = sum([1 << place for place in places])
         same = found.get(answers)
         if same is not None:
             found[answers] = same._replace(images=same.images | images)
             continue
         may = -1
-        for one in looked_up:
+        for one in known.values():
             may &= one.may
-        numbers = {name: one.number for name, one in zip(values, looked_up, strict=True)}
-        found[answers] = Group(values, numbers, may, images)
+        found[answers] = Group(known, {name: one.number for name, one in known.items()}, may, images)
     return list(found.values())
 
 

@@ -60,35 +60,45 @@ def _rule(number: int, chance: random.Random) -> list[str]:
     kind = chance.choices(KINDS, [max(kind.share, 6) for kind in KINDS])[0]
     modality = {"CR": "{in: [CR, DX]}", "DX": "{in: [CR, DX]}"}.get(kind.modality, kind.modality)
     lines = [f"  - name: rule {number} {kind.modality.lower()}", "    when:", f"      Modality: {modality}"]
-    chosen = chance.sample(_conditions(chance), k=chance.randint(1, 3))
+    chosen = [chance.choice(_examinations(chance)), *chance.choices(*_more(chance), k=chance.randint(0, 3))]
     lines += [f"      {line}" for line in {line.split(":")[0]: line for line in chosen}.values()]
     lines += _deeds(number, kind.modality, chance)
     return lines
 
 
-def _conditions(chance: random.Random) -> list[str]:
-    """Lines as people write them; not all of them fit every modality."""
-    low = chance.choice((0, 15, 18, 40, 65))
+def _examinations(chance: random.Random) -> list[str]:
+    """What was examined, as people say it; not all of it fits every modality."""
     word = chance.choice(
-        ("chest|thorax|흉부", "brain|head|뇌", r"\babd|복부|liver", "spine|척추|요추", "knee|무릎", "scr")
+        ("chest|thorax|흉부", "brain|head|뇌", r"\babd|복부|liver", "spine|척추|요추", "knee|무릎", "breast")
     )
-    texts = chance.choice(("StudyDescription", "SeriesDescription", "ProtocolName"))
+    text = chance.choice(("StudyDescription", "SeriesDescription", "ProtocolName"))
     return [
-        f"{texts}: {{matches: '{word}'}}",
+        f"{text}: {{matches: '{word}'}}",
         f"any: [{{StudyDescription: {{matches: '{word}'}}}}, {{SeriesDescription: {{matches: '{word}'}}}}]",
-        f"BodyPartExamined: {{in: [{chance.choice(('CHEST, THORAX', 'HEAD, BRAIN', 'ABDOMEN', 'LSPINE, KNEE'))}]}}",
-        f"age: {{between: [{low}, {low + chance.choice((10, 30, 60))}]}}",
-        "ImageType: {not: {in: [LOCALIZER, DERIVED]}}",
-        "ViewPosition: {not: {in: [LL, RL, LATERAL, LAT]}}",
-        f"ContrastBolusAgent: {{exists: {chance.choice(('true', 'false'))}}}",
-        f"peer: {{in: [{', '.join(chance.sample(('ct-1', 'ct-2', 'cr-1', 'dr-1', 'mr-1', 'us-1'), k=3))}]}}",
-        f"PatientSex: {chance.choice('FM')}",
-        f"study_images: {{between: [1, {chance.choice((4, 50, 400))}]}}",
-        "not: {any: [{StudyDescription: {contains: [report, outside]}}, {BurnedInAnnotation: 'YES'}]}",
-        "study_has: {SeriesDescription: {matches: 'flair|axial|pa'}}",
         f"StudyDescription: {{contains: [{chance.choice(('ct, mri', 'chest, 흉부', 'us, 초음파', 'ap, pa'))}]}}",
-        "Rows: {between: [256, 4096]}",
+        f"BodyPartExamined: {{in: [{chance.choice(('CHEST, THORAX', 'HEAD, BRAIN', 'ABDOMEN', 'LSPINE, KNEE'))}]}}",
     ]
+
+
+def _more(chance: random.Random) -> tuple[list[str], list[int]]:
+    """What is said besides, with how often it is."""
+    low = chance.choice((0, 15, 18, 40, 65))
+    some = {
+        f"BodyPartExamined: {{in: [{chance.choice(('CHEST, THORAX', 'HEAD, BRAIN', 'ABDOMEN', 'LSPINE, KNEE'))}]}}": 4,
+        "ImageType: {not: {in: [LOCALIZER, DERIVED]}}": 4,
+        "ViewPosition: {not: {in: [LL, RL, LATERAL, LAT]}}": 3,
+        "SeriesDescription: {not: {matches: 'scout|topogram|report'}}": 4,
+        f"SliceThickness: {{between: [0.5, {chance.choice((2, 3, 5))}]}}": 3,
+        f"ContrastBolusAgent: {{exists: {chance.choice(('true', 'false'))}}}": 2,
+        f"peer: {{in: [{', '.join(chance.sample(('ct-1', 'ct-2', 'cr-1', 'dr-1', 'mr-1', 'us-1'), k=3))}]}}": 3,
+        f"age: {{between: [{low}, {low + chance.choice((10, 30, 60))}]}}": 3,
+        f"PatientSex: {chance.choice('FM')}": 1,
+        f"study_images: {{between: [1, {chance.choice((4, 50, 400))}]}}": 1,
+        "not: {any: [{StudyDescription: {contains: [report, outside]}}, {BurnedInAnnotation: 'YES'}]}": 2,
+        "study_has: {SeriesDescription: {matches: 'flair|axial|pa'}}": 1,
+        "Rows: {between: [256, 4096]}": 1,
+    }
+    return list(some), list(some.values())
 
 
 def _deeds(number: int, modality: str, chance: random.Random) -> list[str]:

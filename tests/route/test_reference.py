@@ -129,7 +129,7 @@ def rules(conditions: list[dict[str, Any]]) -> Rules:
             for number, condition in enumerate(conditions)
         ],
     }
-    places = {(): (1, 1)}
+    places: dict[yamlfile.Loc, tuple[int, int]] = {(): (1, 1)}
     return rules_of(yamlfile.Document("made", "0" * 64, data, {}, places), {}, UTC)
 
 
