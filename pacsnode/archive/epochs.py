@@ -8,6 +8,7 @@ import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from pacsnode.archive.files import FOLDERS, Disk
 from pacsnode.database import boot_us, transaction, utc_us
@@ -17,8 +18,7 @@ HOUR_US = 3_600_000_000
 _FOLDER_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 
 
-@dataclass(frozen=True, slots=True)
-class Place:
+class Place(NamedTuple):
     """A folder to write one file into, its descriptor, and its path below `files/`."""
 
     epoch: int
@@ -40,7 +40,7 @@ class _Open:
     """An epoch of this process: its folders, and how many files are on their way into each."""
 
     def __init__(self, number: int, descriptors: list[int]) -> None:
-        self.name = f"{number:08d}"
+        self.folders = [f"{number:08d}/{name}" for name in FOLDERS]
         self.descriptors = descriptors
         self.writers = [0] * len(FOLDERS)
 
@@ -84,7 +84,7 @@ class Epochs:
             current = self._open[self._current]
             slot = current.writers.index(min(current.writers))
             current.writers[slot] += 1
-            return Place(self._current, slot, current.descriptors[slot], f"{current.name}/{FOLDERS[slot]}")
+            return Place(self._current, slot, current.descriptors[slot], current.folders[slot])
 
     def leave(self, place: Place) -> None:
         """The file is settled."""

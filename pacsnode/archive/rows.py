@@ -56,7 +56,8 @@ class NewRow(NamedTuple):
 
     def first(self, keyword: str) -> str:
         """The first value of an attribute, "" where it is absent."""
-        return next(iter(self.attributes.get(keyword, ())), "")
+        values = self.attributes.get(keyword)
+        return values[0] if values else ""
 
 
 def insert(connection: sqlite3.Connection, new: Sequence[NewRow], files: Path) -> list[Stored | None]:
@@ -75,8 +76,8 @@ def insert(connection: sqlite3.Connection, new: Sequence[NewRow], files: Path) -
 
 
 def _insert(connection: sqlite3.Connection, row: NewRow, files: Path) -> Stored | None:
-    if row.aside_because:
-        return _keep_aside(connection, row, row.aside_because) if row.dataset_sha256 else None
+    if reason := row.aside_because:
+        return _keep_aside(connection, row, reason) if row.dataset_sha256 else None
     if _insert_instance(connection, row):
         return _STORED
     if not row.dataset_sha256:

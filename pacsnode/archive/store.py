@@ -11,9 +11,8 @@ import os
 import sqlite3
 import threading
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from pacsnode.archive import rows
 from pacsnode.archive.committer import Committer
@@ -159,8 +158,7 @@ class Archive:
             log.error("index not checkpointed", reason=error)
 
 
-@dataclass(frozen=True)
-class Found:
+class Found(NamedTuple):
     """A whole file: its open descriptor, where the data set begins in it, its checksum and length."""
 
     descriptor: int

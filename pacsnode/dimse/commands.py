@@ -102,6 +102,9 @@ class Status:
         return f"0x{self.code:04X} {self.comment}".rstrip()
 
 
+DONE: Final = Status(SUCCESS)
+
+
 @dataclass(frozen=True)
 class CommandSet:
     """One request or response. Texts are as received but for their padding: check UIDs before use.
@@ -123,13 +126,13 @@ def parse(data: bytes) -> CommandSet:
     if len(data) > LONGEST_COMMAND_BYTES:
         raise ProtocolViolation("a command set that is too long")
     elements: dict[int, bytes] = {}
-    at = 0
-    while at < len(data):
-        if at + 8 > len(data):
+    at, end = 0, len(data)
+    while at < end:
+        if at + 8 > end:
             raise ProtocolViolation("a command element that is cut off")
         group, element, length = _ELEMENT.unpack_from(data, at)
         at += 8
-        if group != 0 or length > len(data) - at or element in elements:
+        if group != 0 or length > end - at or element in elements:
             raise ProtocolViolation("a command set that is not one of PS3.7 6.3.1")
         elements[element] = data[at : at + length]
         at += length
@@ -146,7 +149,7 @@ def parse(data: bytes) -> CommandSet:
         affected_sop_instance_uid=_text(
             elements, _REQUESTED_SOP_INSTANCE_UID if requested else _AFFECTED_SOP_INSTANCE_UID
         ),
-        status=Status(_number(elements, _STATUS), _comment(elements)) if is_response else Status(SUCCESS),
+        status=Status(_number(elements, _STATUS), _comment(elements)) if is_response else DONE,
         type_id=_number(elements, type_id) if type_id in elements else 0,
     )
 
@@ -244,7 +247,7 @@ def response(request: CommandSet, status: Status, offending_element: int = 0) ->
 
 
 def _encode(*elements: tuple[int, bytes]) -> bytes:
-    body = b"".join(_ELEMENT.pack(0, element, len(value)) + value for element, value in elements)
+    body = b"".join([_ELEMENT.pack(0, element, len(value)) + value for element, value in elements])
     return struct.pack("<HHII", 0, _GROUP_LENGTH, 4, len(body)) + body
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 import socket
 import ssl
+import struct
 import time
 from dataclasses import dataclass
 from typing import Final
@@ -26,6 +27,8 @@ from pacsnode.dimse.pdus import (
 )
 from pacsnode.errors import Permanent
 
+_PDU_HEADER: Final = struct.Struct(">BxI")
+_PDV_HEADER: Final = struct.Struct(">IBB")
 _BUFFER_BYTES: Final = 1 << 20
 """1 MB received faster than 256 KB and 160 KB (ratio 0.88 : 0.81 : 0.78 of one yardstick)."""
 _LEAST_ROOM_BYTES: Final = 65536
@@ -161,15 +164,10 @@ class Transport:
             raise ProtocolViolation("a presentation data value that is cut off")
         if self._end - self._start < 6:
             return False
-        at = self._start
-        length = int.from_bytes(self._view[at : at + 4], "big")
-        context_id, control = self._view[at + 4], self._view[at + 5] & 0x03
+        length, context_id, control = _PDV_HEADER.unpack_from(self._buffer, self._start)
         if length < 2 or length + 4 > self._pdu_left:
             raise ProtocolViolation("a presentation data value that is longer than its PDU")
-        if self._in_message and (context_id, control & pdus.COMMAND) != (
-            self._context_id,
-            self._control & pdus.COMMAND,
-        ):
+        if self._in_message and (context_id != self._context_id or (control ^ self._control) & pdus.COMMAND):
             raise ProtocolViolation("fragments of two messages are mixed")
         self._context_id, self._control, self._in_message = context_id, control, True
         self._start += 6
@@ -182,8 +180,7 @@ class Transport:
         available = self._end - self._start
         if available < 6:
             return False
-        kind = self._view[self._start]
-        length = int.from_bytes(self._view[self._start + 2 : self._start + 6], "big")
+        kind, length = _PDU_HEADER.unpack_from(self._buffer, self._start)
         if kind == pdus.P_DATA_TF:
             if not 6 <= length <= pdus.LONGEST_PDU_BYTES:
                 raise ProtocolViolation(f"a P-DATA-TF PDU of {length} bytes")

@@ -206,7 +206,7 @@ class AcceptedAssociation:
                 self._drain(context_id)
             if command.command_field == commands.C_ECHO_RQ:
                 self._service.counters.echoed()
-                self._answer(context_id, negotiated, commands.response(command, Status(commands.SUCCESS)))
+                self._answer(context_id, negotiated, commands.response(command, commands.DONE))
             else:
                 unknown = Status(commands.UNRECOGNISED_OPERATION, "only C-ECHO and C-STORE are served here")
                 self._answer(context_id, negotiated, commands.response(command, unknown))
@@ -303,7 +303,7 @@ class AcceptedAssociation:
             _log.warning("object of %r not stored: %s", self._calling_ae_title, transfer.failure)
         else:
             self._service.counters.stored(transfer.byte_count)
-        return transfer.stored, transfer.failure or Status(commands.SUCCESS)
+        return transfer.stored, transfer.failure or commands.DONE
 
 
 def _refusal(command: CommandSet, admitted: Admitted) -> tuple[Status, int] | None:
