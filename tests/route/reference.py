@@ -58,7 +58,7 @@ def operator_holds(name: str, operator: str, operand: Any, image: Image) -> bool
         case "not":
             return not attribute_holds(name, operand, image)
         case "exists":
-            return bool(values) == operand
+            return bool(values) is bool(operand)
         case "equals":
             return any(is_equal(name, value, operand) for value in values)
         case "in":
