@@ -135,6 +135,29 @@ def test_a_transaction_that_fails_leaves_nothing(tmp_path: Path) -> None:
     connection.close()
 
 
+def test_a_turn_is_given_back_however_its_transaction_ends(tmp_path: Path) -> None:
+    path = tmp_path / "x.db"
+    connection, other = database.connect(path, "FULL"), database.connect(path, "FULL")
+    connection.execute("CREATE TABLE t (id INTEGER UNIQUE)")
+    turns, others = database.Turns(path), database.Turns(path)
+    connection.execute("PRAGMA busy_timeout=0")
+    with (
+        database.transaction(other),
+        pytest.raises(sqlite3.OperationalError, match="locked"),
+        turns.transaction(connection),
+    ):
+        pytest.fail("begun in spite of the other one's lock")
+    with pytest.raises(sqlite3.IntegrityError), turns.transaction(connection):
+        connection.executemany("INSERT INTO t VALUES (?)", [(1,), (1,)])
+    with others.transaction(other):  # would wait for ever
+        other.execute("INSERT INTO t VALUES (2)")
+    assert [tuple(row) for row in connection.execute("SELECT id FROM t")] == [(2,)]
+    turns.close()
+    others.close()
+    connection.close()
+    other.close()
+
+
 def test_a_lock_is_held_by_one_and_freed_at_the_end(tmp_path: Path) -> None:
     with (
         database.locked(tmp_path / "lock", wait=False),

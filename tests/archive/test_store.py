@@ -40,6 +40,14 @@ def node(settings: Settings) -> Iterator[Archive]:
     made.close()
 
 
+def test_files_are_named_in_the_order_in_which_they_came(settings: Settings, node: Archive) -> None:
+    for number in range(20):
+        store(node, data_set(f"1.2.{number}"), request(f"1.2.{number}"))
+    paths = [path for (path,) in rows(settings, "SELECT path FROM instances ORDER BY received_utc_us")]
+    assert paths == sorted(paths, key=str)
+    assert len({len(str(path)) for path in paths}) == 1
+
+
 def test_a_whole_object_becomes_a_part_10_file_with_the_bytes_as_they_came(settings: Settings, node: Archive) -> None:
     data = data_set("1.2.3.4", PatientName="홍^길동")
     assert store(node, data, request("1.2.3.4")).verdict == "stored"
