@@ -20,6 +20,7 @@ from pacsnode.dicom.attributes import ATTRIBUTES
 from pacsnode.handover import Attributes
 
 BEGAN_UTC_US: Final = 1_790_000_000_000_000
+BYTES: Final = 520_000
 MINUTE_US: Final = 60_000_000
 STUDIES_A_TRANSACTION: Final = 200
 UID_ROOTS: Final = ("1.2.410.200067.100.1", "1.3.12.2.1107.5.1.4.65266.30000026")

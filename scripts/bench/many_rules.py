@@ -1,28 +1,32 @@
 """A rules file as a large hospital might have it after years: two hundred rules over all modalities, no two alike.
 
 In: a count and a variant. Out: the text of a file; another variant is the same file after a day's changes. The services
-that it names are those of `SERVICES`.
+that it names are those of `SERVICES`: copies of a shipped one that accept other images.
 """
 
 from __future__ import annotations
 
 import random
+import shutil
+from pathlib import Path
 from typing import Final
 
 from bench.hospital import KINDS
+from bench.receivers import ROOT
+from ruamel.yaml import YAML
 
 SERVICES: Final = {
     # name: what it accepts, as a condition of pipeline.yaml
-    "chest-a": "Modality: {in: [CR, DX]}",
+    "chest-a": "{Modality: {in: [CR, DX]}}",
     "chest-b": "{Modality: {in: [CR, DX]}, ViewPosition: {not: {in: [LL, RL, LATERAL]}}}",
-    "bone-age": "Modality: {in: [CR, DX]}",
+    "bone-age": "{Modality: {in: [CR, DX]}}",
     "lung-nodule": "{Modality: CT, SliceThickness: {between: [0.5, 3]}}",
-    "liver": "Modality: CT",
+    "liver": "{Modality: CT}",
     "stroke": "{Modality: {in: [CT, MR]}}",
-    "brain-mr": "Modality: MR",
-    "breast": "Modality: MG",
-    "thyroid": "Modality: US",
-    "rhythm": "Modality: ECG",
+    "brain-mr": "{Modality: MR}",
+    "breast": "{Modality: MG}",
+    "thyroid": "{Modality: US}",
+    "rhythm": "{Modality: ECG}",
 }
 OF_MODALITY: Final = {
     "CR": ("chest-a", "chest-b", "bone-age"),
@@ -34,6 +38,7 @@ OF_MODALITY: Final = {
     "ECG": ("rhythm",),
 }
 PEERS: Final = ("pacs", "research", "teaching", "er-viewer")
+PEER: Final = "investigational: true}"
 CHANGED_EVERY: Final = 10
 """Of so many rules one is another in the other variant."""
 
@@ -53,7 +58,14 @@ def rules_text(count: int, variant: str = "", *, seed: int = 11) -> str:
     return "\n".join(lines) + "\n"
 
 
-PEER: Final = "investigational: true}"
+def install(models: Path) -> None:
+    """Put the services into an empty folder."""
+    yaml = YAML()
+    for name, accepts in SERVICES.items():
+        shutil.copytree(ROOT / "models" / "ecg-arrhythmia", models / name)
+        pipeline = yaml.load(models / name / "pipeline.yaml")
+        pipeline |= {"name": name, "accepts": yaml.load(accepts)}
+        yaml.dump(pipeline, models / name / "pipeline.yaml")
 
 
 def _rule(number: int, chance: random.Random) -> list[str]:
