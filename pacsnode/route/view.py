@@ -122,11 +122,6 @@ class View:
             nearest = [answer for answer in nearest if answer[1] & among] or nearest
         return Selected(selected & among, nearest[0][0] if held else _nearest(nearest))
 
-    def nearest(self, condition: Condition, among: Images) -> Told:
-        """What the condition says to that one of these images which comes nearest to it."""
-        answers = [answer for answer in self._answers(condition) if answer[1] & among]
-        return next((told for told, _ in answers if told.held), _nearest(answers))
-
     def is_met(self, condition: Condition, among: Images) -> bool:
         """Whether the condition holds for one of these images."""
         return any(told.held and images & among for told, images in self._answers(condition))
