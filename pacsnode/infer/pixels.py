@@ -22,6 +22,8 @@ from pacsnode.infer.headers import DAMAGED, items, one_line, read_dataset, value
 from pacsnode.infer.spacing import true_spacing_mm
 
 LOW_PERCENTILE, HIGH_PERCENTILE = 0.5, 99.5
+SAMPLE = 250_000
+"""Pixels on which percentiles are taken, about."""
 CURVE_POINTS = 4096
 LEAST_CONTRAST = 8.0
 """Standard deviation of a drawn picture, of 255: below it the header's window shows nothing."""
@@ -57,7 +59,7 @@ class Image:
 
 def read_image(path: Path) -> Image:
     """Read and decode one single-frame grey image. Raises Permanent with a sentence that a radiographer understands."""
-    header = read_dataset(path, with_pixels=False)
+    header = read_dataset(path)
     modality = _grey(path, header)
     # A falling rescale turns the sense of the stored values round, as MONOCHROME1 does.
     is_turned = (value(header, "PhotometricInterpretation") == "MONOCHROME1") != is_falling(header)
@@ -78,14 +80,14 @@ def _grey(path: Path, header: Dataset) -> NDArray[np.float32]:
     layout = read_layout(header)
     if layout.frames != 1:
         raise Permanent(f"the service reads single images, this object holds {layout.frames} frames")
-    for frame in stored_frames(path, layout, (1,)):
+    for frame in stored_frames(path, header, layout, (1,)):
         if layout.is_colour:
-            frame = _without_colour(frame)
+            frame = without_colour(frame)
         return through_modality_lut(frame, header).astype(np.float32)
     raise Permanent("the object holds no pixel data")
 
 
-def _without_colour(frame: NDArray[Any]) -> NDArray[Any]:
+def without_colour(frame: NDArray[Any]) -> NDArray[Any]:
     """One channel of a grey picture that was stored in colour. Raises Permanent where there is colour in it."""
     red = frame[..., 0]
     if not np.array_equal(red, frame[..., 1]) or not np.array_equal(red, frame[..., 2]):
@@ -154,21 +156,30 @@ def is_falling(header: Dataset) -> bool:
 
 
 def scale(stored: NDArray[np.float32]) -> tuple[NDArray[np.float32], float, float]:
-    """Percentiles to 0 and 1, clipped, in place; and the two. Raises Permanent where all pixels are equal.
-
-    They are taken where the image is: a border of one value (collimation, padding) would move them, and a large one
-    would leave no contrast at all. Where almost all of the rest is equal too, the full range counts.
-    """
-    step = max(1, int(np.sqrt(stored.size / 250_000)))
-    exposed = _without_plain_border(stored[::step, ::step])
-    low, high = np.percentile(exposed, [LOW_PERCENTILE, HIGH_PERCENTILE])
-    if not high > low:
-        low, high = stored.min(), stored.max()
+    """`limits` to 0 and 1, clipped, in place; and the two. Raises Permanent where all pixels are equal."""
+    step = max(1, int(np.sqrt(stored.size / SAMPLE)))
+    low, high = limits(stored[::step, ::step]) or (float(stored.min()), float(stored.max()))
     if not high > low:
         raise Permanent("the image is empty: all pixels have the same value")
+    return between(stored, low, high), low, high
+
+
+def limits(sample: NDArray[np.float32]) -> tuple[float, float] | None:
+    """Percentiles of an image, or of a sample of it; None where almost all of it is equal: the full range counts then.
+
+    They are taken where the image is: a border of one value (collimation, padding) would move them, and a large one
+    would leave no contrast at all.
+    """
+    exposed = _without_plain_border(sample)
+    low, high = np.percentile(exposed, [LOW_PERCENTILE, HIGH_PERCENTILE])
+    return (float(low), float(high)) if high > low else None
+
+
+def between(stored: NDArray[np.float32], low: float, high: float) -> NDArray[np.float32]:
+    """`low` to 0, `high` to 1, clipped, in place."""
     stored -= np.float32(low)
-    stored *= np.float32(1 / (float(high) - float(low)))
-    return np.clip(stored, 0, 1, out=stored), float(low), float(high)
+    stored *= np.float32(1 / (high - low))
+    return np.clip(stored, 0, 1, out=stored)
 
 
 def _without_plain_border(sample: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -196,12 +196,12 @@ def _read(found: Grid, notes: tuple[str, ...]) -> Volume:
 def _voxels(planes: Sequence[Plane]) -> Iterator[NDArray[np.float32]]:
     """(rows, columns) of each plane of one file, in the unit of the modality (PS3.3 C.11.1)."""
     path = planes[0].path
-    header = read_dataset(path, with_pixels=False)
+    header = read_dataset(path, with_pixels=planes[0].frame == 0)
     layout = read_layout(header)
     if layout.is_colour:
         raise Permanent("the service reads grey images, the series is coloured")
     has_table = bool(items(header, "ModalityLUTSequence"))
-    frames = stored_frames(path, layout, [plane.frame or 1 for plane in planes])
+    frames = stored_frames(path, header, layout, [plane.frame or 1 for plane in planes])
     for plane, stored in zip(planes, frames, strict=True):
         if has_table:
             yield through_modality_lut(stored, header).astype(np.float32)

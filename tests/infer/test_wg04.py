@@ -84,7 +84,8 @@ def twin_of(name: str) -> Path:
 
 
 def pixels(path: Path) -> NDArray[Any]:
-    (frame,) = stored_frames(path, read_layout(read_dataset(path, with_pixels=False)), (1,))
+    header = read_dataset(path)
+    (frame,) = stored_frames(path, header, read_layout(header), (1,))
     return frame
 
 
