@@ -125,6 +125,16 @@ def test_a_series_is_split_and_the_choice_is_told(
     assert word in note.partition("Analysed: ")[2]
 
 
+def test_the_documented_rule_is_the_one_that_is_applied() -> None:
+    page = (Path(__file__).resolve().parents[2] / "docs" / "reading.md").read_text()
+    rows = [line.strip().strip("|").split(" | ") for line in page.splitlines() if line.startswith("   | ")][1:]
+    names = {"FrameType": "Frame Type"}
+    for kind, (name, attributes, taken) in zip(MARKS, rows, strict=True):
+        assert name.strip() == kind.name
+        assert all(names.get(keyword, keyword) in attributes for keyword in kind.keywords)
+        assert taken.startswith(kind.taken) or kind.name == "kind of image"
+
+
 def test_a_private_b_value_of_siemens_and_of_ge_tells_apart(tmp_path: Path) -> None:
     for creator, group, element, values in (
         ("SIEMENS MR HEADER", 0x0019, 0x0C, ("0", "1000")),
