@@ -222,7 +222,7 @@ def refusal(path: Path) -> str:
             {"PhotometricInterpretation": "CMYK"},
             "the node reads grey, palette, RGB and YBR images, this one is of CMYK",
         ),
-        ({"PhotometricInterpretation": "PALETTE COLOR"}, "the pixels cannot be decoded"),
+        ({"PhotometricInterpretation": "PALETTE COLOR"}, "the image has a damaged palette"),
     ],
 )
 def test_a_hostile_header_is_refused_with_a_sentence(tmp_path: Path, attributes: dict[str, Any], sentence: str) -> None:
