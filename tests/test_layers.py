@@ -22,7 +22,7 @@ LAYERS = (
     ("patterns", "textfile"),  # text that people write: folding, safe patterns, encodings
     ("telemetry", "settings"),
     ("database", "doorbell", "supervise"),
-    ("tables",),
+    ("index_tables", "node_tables"),
     ("schema",),  # both databases, by settings
     ("audit", "handover", "findings", "operands", "conditions", "operators", "peers", "yamlfile", "watched"),
     ("dimse",),

@@ -12,8 +12,8 @@ from dataclasses import replace
 from operator import attrgetter
 from typing import NamedTuple
 
-from pacsnode.archive.described import PER_IMAGE
 from pacsnode.conditions import Condition
+from pacsnode.dicom.attributes import PER_IMAGE
 from pacsnode.handover import Instance, RuleVerdict, Study
 from pacsnode.route.facts import facts_of
 from pacsnode.route.prepared import Asked, Key, Known, Prepared, Told, prepared
@@ -121,6 +121,11 @@ class View:
         if among != self.everything:
             nearest = [answer for answer in nearest if answer[1] & among] or nearest
         return Selected(selected & among, nearest[0][0] if held else _nearest(nearest))
+
+    def nearest(self, condition: Condition, among: Images) -> Told:
+        """What the condition says to that one of these images which comes nearest to it."""
+        answers = [answer for answer in self._answers(condition) if answer[1] & among]
+        return next((told for told, _ in answers if told.held), _nearest(answers))
 
     def is_met(self, condition: Condition, among: Images) -> bool:
         """Whether the condition holds for one of these images."""
