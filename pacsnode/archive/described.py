@@ -50,6 +50,9 @@ class Described(Mapping[str, tuple[str, ...]]):
         """As of every mapping; that of the base class raises and catches for each absent one."""
         return (self.own if keyword in PER_IMAGE else self.common).get(keyword, default)
 
+    def __contains__(self, keyword: object) -> bool:
+        return keyword in (self.own if keyword in PER_IMAGE else self.common)
+
     def __iter__(self) -> Iterator[str]:
         yield from self.common
         yield from self.own

@@ -16,8 +16,8 @@ from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
 from typing import Any, TypeVar
 
+from pacsnode.archive.attributes import with_files
 from pacsnode.archive.recorded import Recorded
-from pacsnode.considering import with_files
 from pacsnode.errors import PacsnodeError
 from pacsnode.handover import Decision, Study
 from pacsnode.route.decide import decide
@@ -28,6 +28,8 @@ from pacsnode.settings import Settings
 LEAST_OF_A_SHARE = 500
 """For fewer studies another process is not worth its start."""
 MOST_SHARES = 8
+NEIGHBOURS = 100
+"""Neighbours in the index are neighbours on the disk; but those of one maker, with most images, are neighbours too."""
 
 T = TypeVar("T")
 
@@ -125,7 +127,8 @@ def _in_shares(work: Callable[[Sequence[str]], T], uids: Sequence[str], given: i
     """
     ordered = sorted(uids)
     count = given or max(1, min(len(os.sched_getaffinity(0)), MOST_SHARES, len(ordered) // LEAST_OF_A_SHARE))
-    shares = [ordered[len(ordered) * n // count : len(ordered) * (n + 1) // count] for n in range(count)]
+    pieces = [ordered[at : at + NEIGHBOURS] for at in range(0, len(ordered), NEIGHBOURS)]
+    shares = [[uid for piece in pieces[n::count] for uid in piece] for n in range(count)]
     context = multiprocessing.get_context("fork")
     answers: list[Connection] = []
     for share in shares[1:]:
