@@ -7,7 +7,7 @@ is not known stays empty (type 2); nothing is guessed, and what is no value of i
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
-from datetime import datetime
+from datetime import date, datetime, time
 from pathlib import Path
 
 import pydicom.config
@@ -22,7 +22,7 @@ from pacsnode.errors import ConfigError
 
 _EMPTY = ("ReferringPhysicianName",)
 """Type 2 of the study of which nothing is asked."""
-_FORMATS = {"DA": ("%Y%m%d",), "TM": ("%H%M%S.%f", "%H%M%S", "%H%M", "%H")}
+_FORMATS = {("DA", 8): "%Y%m%d", ("TM", 2): "%H", ("TM", 4): "%H%M", ("TM", 6): "%H%M%S"}
 
 
 @dataclass(frozen=True)
@@ -96,6 +96,18 @@ def examination_like(path: Path) -> Dataset:
     return examination
 
 
+def day_of(examination: Dataset) -> date | None:
+    """The study's date; None where it is not known, or no date."""
+    found = _moment(str(examination.StudyDate), "DA")
+    return found.date() if found else None
+
+
+def clock_of(examination: Dataset) -> time | None:
+    """The study's time; None where it is not known, or no time."""
+    found = _moment(str(examination.StudyTime), "TM")
+    return found.time() if found else None
+
+
 def checked(keyword: str, value: str, option: str) -> str:
     """`value`, where it is one of the attribute's VR and has one value. Raises ConfigError with the option."""
     vr = dictionary_VR(keyword)
@@ -105,7 +117,7 @@ def checked(keyword: str, value: str, option: str) -> str:
         validate_value(vr, value, pydicom.config.RAISE)
     except ValueError:
         raise ConfigError(f"is no value that DICOM allows there (VR {vr})", where=option) from None
-    if value and vr in _FORMATS and not any(_is_time(value, form) for form in _FORMATS[vr]):
+    if value and vr in ("DA", "TM") and _moment(value, vr) is None:
         raise ConfigError(f"is no {'date as YYYYMMDD' if vr == 'DA' else 'time as HHMMSS'}", where=option)
     if keyword == "PatientSex" and value not in ("", "M", "F", "O"):
         raise ConfigError("is M, F, O or empty", where=option)
@@ -114,12 +126,16 @@ def checked(keyword: str, value: str, option: str) -> str:
     return value
 
 
-def _is_time(value: str, form: str) -> bool:
+def _moment(value: str, vr: str) -> datetime | None:
+    """A DA or TM as it is in an object, trailing spaces and all; None where it is none. Strict: strptime is not."""
+    whole, dot, fraction = value.strip().partition(".")
+    form = _FORMATS.get((vr, len(whole)))
+    if form is None or not (whole + fraction).isdecimal() or (dot and form != "%H%M%S"):
+        return None
     try:
-        datetime.strptime(value, form)
+        return datetime.strptime(whole, form).replace(microsecond=int(fraction.ljust(6, "0")[:6]))
     except ValueError:
-        return False
-    return True
+        return None
 
 
 def _derived(subject: Subject) -> str:

@@ -72,7 +72,10 @@ def files_of(paths: Sequence[Path], kind: str) -> list[Path]:
 def wrap(files: Sequence[Path], examination: Dataset, wanted: Wanted, out: Path, first_number: int = 1) -> Outcome:
     """Write the objects of `files` to the folder `out`. Raises ConfigError, before the first, for wrong options."""
     wanted = settled(wanted, examination)
-    out.mkdir(parents=True, exist_ok=True)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(f"no folder can be made there: {error.strerror}", where="--out") from error
     made: list[Wrapped] = []
     failed: list[tuple[Path, str]] = []
     number = first_number

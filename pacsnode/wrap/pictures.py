@@ -1,8 +1,9 @@
 """PNG, JPEG and TIFF files to pixels, as far as a DICOM object may hold them.
 
-In: one file of a person, which may be hostile. Out: its pixels as they are: 8 or 16 bits grey or 8 bits colour, upright,
-without alpha; and the JPEG stream where it can go into the object unchanged. Never takes over a word of what is written
-around the pixels (EXIF, XMP, comments, colour profiles, file names), never makes an array before its size is known.
+In: one file of a person, which may be hostile. Out: its pixels as they are: 8 or 16 bits grey or 8 bits colour,
+upright, without alpha; and the JPEG stream where it can go into the object unchanged. Never takes over a word of what
+is written around the pixels (EXIF, XMP, comments, colour profiles, file names), never makes an array before its size is
+known.
 """
 
 from __future__ import annotations
@@ -95,7 +96,7 @@ def _read(image: Image.Image, content: bytes) -> Picture:
     if turned:
         notes.append("turned upright as its EXIF orientation says")
     stream = None if turned or kind != "JPEG" else _same_stream(content, pixels)
-    return Picture(np.ascontiguousarray(pixels), kind, len(content) if lossy else 0, stream, tuple(notes))
+    return Picture(pixels, kind, len(content) if lossy else 0, stream, tuple(notes))
 
 
 def _has_more(image: Image.Image) -> bool:
@@ -153,10 +154,9 @@ def _pixels(image: Image.Image) -> tuple[NDArray[np.uint8] | NDArray[np.uint16],
 
 
 def _sixteen_bits(values: NDArray[np.generic]) -> NDArray[np.uint16]:
-    wide = np.asarray(values, dtype=np.int64)
-    if wide.min() < 0 or wide.max() > 0xFFFF:
+    if values.dtype.itemsize > 2 and (int(np.min(values)) < 0 or int(np.max(values)) > 0xFFFF):
         raise Permanent("its values do not fit into 16 bits without sign")
-    return wide.astype(np.uint16)
+    return values.astype(np.uint16)
 
 
 def _same_stream(content: bytes, pixels: NDArray[np.generic]) -> Baseline | None:

@@ -18,6 +18,7 @@ from pydicom.valuerep import format_number_as_ds
 from pacsnode.dicom.codes import Concept
 from pacsnode.errors import Permanent
 from pacsnode.wrap.anatomy import coded
+from pacsnode.wrap.examination import clock_of, day_of
 from pacsnode.wrap.parts import Content
 from pacsnode.wrap.wanted import Wanted
 from pacsnode.wrap.wfdb import MISSING, Recording, Signal
@@ -77,12 +78,10 @@ def _parts(recording: Recording, wanted: Wanted) -> list[tuple[int, int]]:
 
 def _started(recording: Recording, examination: Dataset) -> datetime:
     """When the recording began: by its own header, else by the study. Both are type 1 in the object."""
-    day = recording.day.strftime("%Y%m%d") if recording.day else str(examination.StudyDate)
-    clock = recording.clock.strftime("%H%M%S.%f") if recording.clock else str(examination.StudyTime)
-    if not day or not clock:
+    day, clock = recording.day or day_of(examination), recording.clock or clock_of(examination)
+    if day is None or clock is None:
         raise Permanent("the record does not say when it began; give --study-date and --study-time")
-    clock, _, fraction = clock.partition(".")
-    return datetime.strptime(f"{day}{clock.ljust(6, '0')}.{fraction or '0'}", "%Y%m%d%H%M%S.%f")
+    return datetime.combine(day, clock)
 
 
 def _waveform(recording: Recording, first: int, end: int, started: datetime) -> Content:

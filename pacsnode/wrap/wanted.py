@@ -13,7 +13,7 @@ from pydicom.dataset import Dataset
 
 from pacsnode.errors import ConfigError
 from pacsnode.wrap.anatomy import BODY_PARTS, MAMMOGRAPHIC_VIEWS, OPHTHALMIC_DEVICES
-from pacsnode.wrap.examination import checked
+from pacsnode.wrap.examination import checked, clock_of, day_of
 
 KINDS = ("dx", "mg", "px", "op", "endoscopy", "ecg")
 RADIOGRAPHS = ("dx", "mg", "px")
@@ -83,7 +83,7 @@ def settled(wanted: Wanted, examination: Dataset) -> Wanted:
     if wanted.device == "fundus-camera" and wanted.pixel_spacing_mm is None:
         raise ConfigError("a picture of a fundus camera needs its spacing in the retina, else --device not-stated",
                           where="--pixel-spacing-mm")  # fmt: skip
-    if wanted.kind == "op" and not (examination.StudyDate and examination.StudyTime):
+    if wanted.kind == "op" and (day_of(examination) is None or clock_of(examination) is None):
         raise ConfigError("an ophthalmic photograph needs a date and a time", where="--study-date, --study-time")
     _check_part(wanted)
     return wanted

@@ -35,7 +35,7 @@ _WHOLE = re.compile(r"[-+]?\d{1,12}", re.ASCII)
 
 @dataclass(frozen=True)
 class Signal:
-    """One lead: millivolts = (sample - baseline) / units_per_mv. `name` is the header's last word, upper case."""
+    """One lead: millivolts = (sample - baseline) / units_per_mv. `name` is the header's description in upper case."""
 
     name: str
     units_per_mv: float
@@ -126,7 +126,8 @@ def _signal(gain: str, numbers: Sequence[int], name: str) -> Signal:
     if not 1e-3 <= abs(units_per_mv) <= 1e9:
         raise Permanent("a signal has no calibration, so its height in mV is not known")
     zero = numbers[1] if len(numbers) > 1 else 0
-    return Signal(name.upper(), units_per_mv, int(match[2]) if match[2] else zero)
+    words = [word for word in name.upper().split() if word not in ("ECG", "LEAD")]
+    return Signal(" ".join(words), units_per_mv, int(match[2]) if match[2] else zero)
 
 
 def _samples(path: Path, group: Sequence[_Line], length: int) -> NDArray[np.int16]:
