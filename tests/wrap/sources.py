@@ -81,7 +81,13 @@ def errors_of_dciodvfy(path: Path) -> list[str]:
 
 
 def record(
-    folder: Path, samples: NDArray[np.int16], names: Sequence[str], *, form: int = 16, start: str = "", **header: object
+    folder: Path,
+    samples: NDArray[np.int16],
+    names: Sequence[str],
+    *,
+    form: int = 16,
+    start: str = "",
+    **header: str | int,
 ) -> Path:
     """A WFDB record of (leads, samples); what `header` gives replaces the usual fs, gain and file."""
     said = {"fs": 500, "gain": "1000(0)/mV", "file": "r.dat", "count": samples.shape[1], "leads": len(names)} | header

@@ -74,7 +74,7 @@ def test_a_real_picture_becomes_a_valid_object_with_its_pixels(name: str, tmp_pa
     assert dataset.file_meta.TransferSyntaxUID.is_encapsulated == (stored == "jpeg")
     assert errors_of_dciodvfy(outcome.made[0].path) == []
     check_modules(dataset)
-    image = Image.open(SHARED / name)
+    image: Image.Image = Image.open(SHARED / name)
     if wanted.kind in ("dx", "mg", "px") and image.mode != "L":
         image = image.convert("L") if wanted.to_grey else image.getchannel("R")
     np.testing.assert_array_equal(stored_pixels(dataset), np.asarray(image))

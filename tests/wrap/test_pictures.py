@@ -1,4 +1,4 @@
-"""What is kept of a picture file, what is left behind, and what is refused: PNG, JPEG, TIFF as real programs write them."""
+"""What is kept of a picture file, what is left behind, what is refused: PNG, JPEG, TIFF as programs write them."""
 
 from __future__ import annotations
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pydicom
@@ -202,7 +203,7 @@ def test_a_record_without_its_time_needs_that_of_the_study(tmp_path: Path) -> No
         ({"gain": "inf"}, "it is no ECG"),
     ],
 )
-def test_a_hostile_header_is_refused_with_its_reason(said: dict[str, object], expected: str, tmp_path: Path) -> None:
+def test_a_hostile_header_is_refused_with_its_reason(said: dict[str, Any], expected: str, tmp_path: Path) -> None:
     path = record(tmp_path, beats(2), ("II", "V5"), **said)
     (tmp_path / "link.dat").symlink_to(tmp_path / "r.dat")
     assert expected in reason(wrapped(path, ECG, tmp_path / "out"))
