@@ -87,10 +87,8 @@ def examination_like(path: Path) -> Dataset:
     for keyword in identity_keywords():
         if keyword in header and not is_left_out(header[keyword]):
             examination[keyword] = header[keyword]
-    for name, keyword in _KEYWORDS.items():
-        if keyword not in examination and name not in _OPTIONAL:
-            setattr(examination, keyword, "")
-    for keyword in _EMPTY:
+    asked_for = [keyword for name, keyword in _KEYWORDS.items() if name not in _OPTIONAL]
+    for keyword in (*asked_for, *_EMPTY):
         if keyword not in examination:
             setattr(examination, keyword, "")
     return examination

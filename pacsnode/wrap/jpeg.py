@@ -26,6 +26,7 @@ class Baseline:
 
 class _Frame(NamedTuple):
     photometric_interpretation: str
+    is_colour: bool
     in_order: bool  # its components are numbered 1, 2, 3, as JFIF says: YCbCr unless Adobe says otherwise
 
 
@@ -54,7 +55,7 @@ def baseline(content: bytes) -> Baseline | None:
         elif not (_JFIF <= marker <= _LAST_APP or marker == _COM):
             return None  # progressive, lossless, arithmetic, 12 bits
         at = max(end, at + 4)
-    if marker is None or frame is None or transform != _YCBCR or not frame.in_order:
+    if marker is None or frame is None or (frame.is_colour and (transform != _YCBCR or not frame.in_order)):
         return None
     return Baseline(bytes(kept) + bytes((0xFF, _EOI)), frame.photometric_interpretation)
 
@@ -69,11 +70,11 @@ def _frame(body: bytes) -> _Frame | None:
         return None
     components = [body[n : n + 3] for n in range(6, len(body), 3)]
     if len(components) == 1:
-        return _Frame("MONOCHROME2", in_order=True)
+        return _Frame("MONOCHROME2", is_colour=False, in_order=True)
     sampling = [component[1] for component in components]
     if len(components) != 3 or sampling[0] not in (0x21, 0x22) or sampling[1:] != [0x11, 0x11]:
         return None
-    return _Frame("YBR_FULL_422", [component[0] for component in components] == [1, 2, 3])
+    return _Frame("YBR_FULL_422", is_colour=True, in_order=[component[0] for component in components] == [1, 2, 3])
 
 
 def _end_of_scan(content: bytes, at: int) -> int:

@@ -14,6 +14,7 @@ from io import BytesIO
 from pathlib import Path
 
 import pydicom
+import pydicom.config
 from pydicom.dataset import Dataset
 
 from pacsnode import __version__
@@ -123,7 +124,8 @@ def _written(content: Content, file: Path, examination: Dataset, wanted: Wanted,
     digest = hashlib.sha256(part_10(dataset, content.transfer_syntax_uid)).hexdigest()
     dataset.SOPInstanceUID = uids.derive("wrapped object", digest)
     whole = part_10(dataset, content.transfer_syntax_uid)
-    check_modules(pydicom.dcmread(BytesIO(whole), stop_before_pixels=True))
+    with pydicom.config.disable_value_validation():  # what came with --like may break its VR's rules
+        check_modules(pydicom.dcmread(BytesIO(whole), stop_before_pixels=True))
     path = folder / f"{dataset.SOPInstanceUID}.dcm"
     write_durably(path, whole)
     return Wrapped(file, path, dataset.SOPInstanceUID, content.notes)

@@ -86,9 +86,10 @@ def _read(image: Image.Image, content: bytes) -> Picture:
         raise Permanent("the file holds several pictures; save them one by one")
     _refuse_deep_colour(image, content)
     lossy = kind == "JPEG" or _is_jpeg_inside(image)
-    turned = image.getexif().get(_ORIENTATION, 1) in range(2, 9)
+    turned = _is_turned(image)
     inverted = kind == "TIFF" and _is_inverted(image)
     image.load()
+    turned = turned or _is_turned(image)  # a PNG may say it behind its pixels; Pillow turns a TIFF as it loads it
     pixels, notes = _pixels(ImageOps.exif_transpose(image))
     if inverted:
         np.bitwise_not(pixels, out=pixels)
@@ -97,6 +98,10 @@ def _read(image: Image.Image, content: bytes) -> Picture:
         notes.append("turned upright as its EXIF orientation says")
     stream = None if turned or kind != "JPEG" else _same_stream(content, pixels)
     return Picture(pixels, kind, len(content) if lossy else 0, stream, tuple(notes))
+
+
+def _is_turned(image: Image.Image) -> bool:
+    return image.getexif().get(_ORIENTATION, 1) in range(2, 9)
 
 
 def _has_more(image: Image.Image) -> bool:
@@ -164,8 +169,11 @@ def _same_stream(content: bytes, pixels: NDArray[np.generic]) -> Baseline | None
     stream = baseline(content)
     if stream is None:
         return None
-    with Image.open(BytesIO(stream.stream), formats=("JPEG",)) as image:
-        return stream if np.array_equal(np.asarray(image), pixels) else None
+    try:
+        with Image.open(BytesIO(stream.stream), formats=("JPEG",)) as image:
+            return stream if np.array_equal(np.asarray(image), pixels) else None
+    except _BROKEN:
+        return None  # decodes only with what was left out
 
 
 def is_colourless(pixels: NDArray[np.generic]) -> bool:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pydicom
+import pydicom.config
 import pytest
 from numpy.typing import NDArray
 from PIL import Image
@@ -179,7 +180,9 @@ def test_burned_in_annotation_is_what_was_said_and_yes_where_nobody_did(tmp_path
 
 
 def test_what_is_not_known_is_empty_and_not_invented(tmp_path: Path) -> None:
-    dataset = only(wrapped(grey(tmp_path), OP, tmp_path, sex="", birth_date="", accession="", patient_name=""))
+    outcome = wrapped(grey(tmp_path), OP, tmp_path, sex="", birth_date="", accession="", patient_name="")
+    dataset = only(outcome)
+    assert errors_of_dciodvfy(outcome.made[0].path) == []
     for keyword in ("PatientSex", "PatientBirthDate", "AccessionNumber", "PatientName", "Manufacturer", "PupilDilated"):
         assert keyword in dataset and not dataset.get(keyword)
     device = dataset.AcquisitionDeviceTypeCodeSequence[0]
@@ -249,6 +252,19 @@ def test_a_wrong_value_of_patient_or_study_is_named_by_its_option(changed: dict[
 def test_an_eye_needs_a_time_of_its_study(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="--study-date, --study-time"):
         wrapped(grey(tmp_path), OP, tmp_path, study_time="")
+
+
+def test_a_dicom_file_whose_dates_are_none_lends_them_as_they_came(tmp_path: Path) -> None:
+    path = tmp_path / "like.dcm"
+    with pydicom.config.disable_value_validation():
+        source = pydicom.dcmread(str(get_testdata_file("CT_small.dcm", download=False)))
+        source.PatientBirthDate, source.StudyTime = "1940.03.05", "10:15:30"
+        source.save_as(path)
+    with pydicom.config.disable_value_validation():
+        dataset = only(wrap([grey(tmp_path)], examination_like(path), DX, tmp_path / "out"))
+        assert (dataset.PatientBirthDate, dataset.StudyTime) == ("1940.03.05", "10:15:30")
+    with pytest.raises(ConfigError, match="--study-date, --study-time"):
+        wrap([grey(tmp_path)], examination_like(path), OP, tmp_path / "out")
 
 
 def test_a_file_that_is_no_dicom_gives_no_patient(tmp_path: Path) -> None:

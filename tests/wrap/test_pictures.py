@@ -101,6 +101,33 @@ def test_a_grey_jpeg_goes_into_a_radiograph_unchanged_and_a_coloured_one_needs_a
     assert dataset.LossyImageCompression == "01"
 
 
+def test_a_grey_jpeg_of_adobe_is_kept_and_one_of_a_telephone_gives_its_first_picture(tmp_path: Path) -> None:
+    grey = saved(Image.fromarray(greys()), tmp_path / "a.jpg")
+    content = grey.read_bytes()
+    adobe = b"\xff\xee\x00\x0eAdobe\x00\x64\x00\x00\x00\x00\x00"
+    grey.write_bytes(content[:2] + adobe + content[2:])
+    dataset = only(wrapped(grey, DX, tmp_path / "1"))
+    assert dataset.file_meta.TransferSyntaxUID.is_encapsulated
+    several = saved(colours(), tmp_path / "b.jpg", format="MPO", save_all=True, append_images=[colours(20, 30)])
+    dataset = only(wrapped(several, COLON, tmp_path / "2"))
+    (frame,) = generate_frames(dataset.PixelData, number_of_frames=1)
+    assert len(frame) < several.stat().st_size / 1.5
+    with Image.open(several) as first:
+        np.testing.assert_array_equal(np.asarray(Image.open(BytesIO(frame))), np.asarray(first))
+
+
+def test_an_orientation_behind_the_pixels_counts_too(tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 3
+    path = saved(colours(), tmp_path / "a.png")
+    content = path.read_bytes()
+    end = content.index(b"IEND") - 4
+    path.write_bytes(content[:end] + chunk(b"eXIf", exif.tobytes().removeprefix(b"Exif\0\0")) + content[end:])
+    dataset = only(wrapped(path, COLON, tmp_path / "out"))
+    assert "turned upright" in dataset.DerivationDescription
+    np.testing.assert_array_equal(dataset.pixel_array, np.asarray(colours())[::-1, ::-1])
+
+
 DECODED: dict[str, dict[str, Any]] = {
     "progressive": {"progressive": True},
     "4:4:4": {"subsampling": 0},
