@@ -45,6 +45,22 @@ def segment(value: int = 1, label: str = "Lung", minimum_fraction: float = 0.0) 
     }
 
 
+SENSITIVITY = {
+    "metric": "sensitivity",
+    "of": "af",
+    "value": 0.7,
+    "data": "Made up for tests.",
+    "cases": 10,
+    "real_data": True,
+}
+
+
+def card(**changes: Any) -> dict[str, Any]:
+    """The card of a pipeline.yaml."""
+    texts = dict.fromkeys(("method", "training_data", "quality", "intended_use", "licence"), "For tests.")
+    return texts | changes
+
+
 def pipeline(**changes: Any) -> dict[str, Any]:
     """A pipeline.yaml that is right for a network on images; a change to None takes the key out."""
     plain: dict[str, Any] = {
@@ -58,7 +74,7 @@ def pipeline(**changes: Any) -> dict[str, Any]:
         "accepts": {"Modality": {"in": ["CR", "DX"]}},
         "limits": {"time_s": 60, "memory_mb": 3000},
         "network": {"weights": "models/model.pt", "sha256": "0" * 64},
-        "card": dict.fromkeys(("method", "training_data", "quality", "intended_use", "licence"), "For tests."),
+        "card": card(),
         "segments": [segment()],
         "measurements": [{"method": "area", "of": [1], "name": AREA}],
     }

@@ -22,6 +22,8 @@ from pacsnode.infer.catalogue import hash_file, load_service
 from pacsnode.infer.compute import ComputeKeeper
 from pacsnode.infer.run import infer
 from tests.infer.bundles import (
+    SENSITIVITY,
+    card,
     gradient,
     network_bundle,
     saved_image,
@@ -154,12 +156,26 @@ def said(**changes: Any) -> str:
 
 
 def test_a_workflows_answer_becomes_findings(tmp_path: Path) -> None:
-    (group,) = found_in(workflow_bundle(tmp_path, said()), ECG).groups
+    (group,) = found_in(workflow_bundle(tmp_path, said(), card=card(measured=[SENSITIVITY])), ECG).groups
     assert [m.value for m in group.measurements] == [61.0]
     (evaluation,) = group.evaluations
     assert (evaluation.presence, evaluation.probability) == (Presence.ABSENT, 0.1)
     assert group.trace is not None
     assert (group.trace.beats, group.notes) == ((100, 1080), ("Made up.",))
+
+
+@pytest.mark.parametrize(
+    "measured",
+    [[], [SENSITIVITY | {"real_data": False}], [SENSITIVITY | {"metric": "specificity"}]],
+    ids=["nothing", "on made-up data", "something else"],
+)
+def test_absent_is_not_said_where_the_sensitivity_was_not_measured(
+    tmp_path: Path, measured: list[dict[str, Any]]
+) -> None:
+    (group,) = found_in(workflow_bundle(tmp_path, said(), card=card(measured=measured)), ECG).groups
+    (evaluation,) = group.evaluations
+    assert evaluation.presence is Presence.UNDETERMINED
+    assert evaluation.comment == "No candidate found; sensitivity not measured. regular"
 
 
 @pytest.mark.parametrize(
