@@ -97,15 +97,16 @@ def load_service(folder: Path) -> Service:
         looks, files = fingerprint(folder), hash_files(folder)
         document = yamlfile.load(path)
         pipeline = yamlfile.validate(document, PipelineFile)
-        found = [*mistakes.problems(folder, pipeline, files), *mistakes.not_yet(pipeline), *_links(folder)]
-        if found:
+        is_slot = pipeline.status == "slot"
+        unable = mistakes.not_yet(pipeline)
+        if found := [*mistakes.problems(folder, pipeline, files), *_links(folder), *(() if is_slot else unable)]:
             raise document.error(found)
     except ConfigError as error:
         raise ConfigError("\n".join([*told, str(error)])) from None
     if told:
         raise ConfigError("\n".join(told))
     config = mistakes.config_of(pipeline.network, files) if pipeline.network else ""
-    obstacle = mistakes.slot_obstacle(pipeline, files)
+    obstacle = "; ".join([mistakes.slot_obstacle(pipeline, files), *(p.text for p in unable)]) if is_slot else ""
     return Service(folder, pipeline, version, hash_of(files), document.sha256, looks, config, obstacle)
 
 

@@ -63,11 +63,9 @@ def not_yet(pipeline: PipelineFile) -> list[Problem]:
 
 
 def slot_obstacle(pipeline: PipelineFile, files: Files) -> str:
-    """Why a slot cannot be used, and what to do; "" for any other service."""
-    if pipeline.status != "slot":
-        return ""
+    """Why a slot cannot be used, and what to do."""
     if pipeline.network is None:
-        return "slot: the vendor's algorithm is not here; copy it to scripts/, then write another status"
+        return f"slot: put the algorithm into {SCRIPT}, then write another status"
     weights = pipeline.network.weights
     if weights not in files:
         return f"slot: copy the vendor's weights to {weights}, then enter their sha256 and another status"
