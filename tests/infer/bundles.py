@@ -227,3 +227,29 @@ def gradient(rows: int = 40, columns: int = 60, dtype: str = "uint16", top: int 
     """Darker left, brighter right, with no two columns alike."""
     ramp = np.linspace(0, top, columns).round().astype(dtype)
     return np.repeat(ramp[None], rows, axis=0)
+
+
+README = """# For tests
+
+Not for diagnosis.
+
+## Intended use
+Tests.
+
+## Training data
+None.
+
+## Quality
+Not measured.
+
+## Limits
+All.
+"""
+
+
+def with_card(folder: Path) -> Path:
+    """A bundle with what `models check` wants beside pipeline.yaml."""
+    (folder / "docs").mkdir(exist_ok=True)
+    (folder / "docs" / "README.md").write_text(README)
+    (folder / "LICENSE").write_text("Apache-2.0\n")
+    return folder
