@@ -90,7 +90,9 @@ def _of_network(folder: Path, pipeline: PipelineFile, files: Files) -> Iterator[
         yield Problem(("network",), text, "no-output")
     if not config_of(network, files):
         wanted = network.config or f"{CONFIGS[1]} (or {Path(CONFIGS[0]).name})"
-        yield Problem(("network",), f"the folder has no {wanted}", "no-config")
+        yield Problem(
+            ("network", "config") if network.config else ("network",), f"the folder has no {wanted}", "no-config"
+        )
     if pipeline.status != "slot":
         yield from _of_weights(folder, network, files)
 
@@ -179,7 +181,7 @@ def _of_input(pipeline: PipelineFile) -> Iterator[Problem]:
         yield from _of_images(("series", n, "when"), one.when)
     if (pipeline.input == "series") != bool(pipeline.series):
         text = "`input: series` and `series:` (which series plays which role) go together"
-        yield Problem(("series",), text, "roles")
+        yield Problem(("series",) if pipeline.series else ("input",), text, "roles")
     yield from _twice("series", "role", [one.role for one in pipeline.series])
     if pipeline.series and all(map(_is_optional, pipeline.series)):
         yield Problem(("series",), "at least one series must not be `optional`", "roles")

@@ -1,4 +1,4 @@
-"""Only bundles that somebody allowed run, at a whole node: a changed file holds its cases, and they go on by themselves."""
+"""Only bundles that somebody allowed run, at a whole node: a changed file holds its cases, then they go on."""
 
 from __future__ import annotations
 
