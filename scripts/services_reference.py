@@ -49,7 +49,7 @@ def keys(model: type[BaseModel]) -> str:
                 f"`{field.alias or name}`",
                 _shape(shapes[field.alias or name]),
                 _default(field.default),
-                field.description,
+                field.description or "",
             )
             for name, field in model.model_fields.items()
         ),
