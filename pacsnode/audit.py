@@ -20,6 +20,7 @@ Event = Literal[
     "parked",
     "retried",
     "rules live",
+    "bundle allowed",
 ]
 
 

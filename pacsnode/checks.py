@@ -6,7 +6,7 @@ import ctypes
 import importlib.util
 import shutil
 import sqlite3
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Literal
 
 from pacsnode import database, schema, yamlfile
+from pacsnode.allowing import allowed
 from pacsnode.archive import quarantine, refusals
 from pacsnode.archive.cases import Cases
 from pacsnode.archive.index import Index
@@ -22,7 +23,7 @@ from pacsnode.deliver.outbox import Outbox
 from pacsnode.dimse import tls
 from pacsnode.dimse.association import ECHO_CONTEXT, Association, Timeouts
 from pacsnode.errors import ConfigError, PacsnodeError, Permanent, SchemaError, Transient
-from pacsnode.infer.catalogue import load_catalogue
+from pacsnode.infer.catalogue import Service, load_catalogue
 from pacsnode.live import WORK_LOCK, LiveRules, judged
 from pacsnode.owing import Site
 from pacsnode.retaining import is_low, retention, why_nothing_goes
@@ -140,8 +141,7 @@ def _databases(settings: Settings) -> Iterator[Check]:
 def _rules_and_models(settings: Settings, sites: list[Site]) -> Iterator[Check]:
     """The file as it lies there, and which version is live; `sites` gets the site where both are good."""
     services = load_catalogue(settings.models)
-    names = ", ".join(f"{s.name} {s.version} ({s.pipeline.status})" for s in services.values())
-    yield Check("models", "ok", names or "no services")
+    yield from _models(settings, services)
     live = _live_version(settings)
     version = f"version {live.short} of {_local_time(settings, live.live_utc_us)}" if live else ""
     try:
@@ -162,6 +162,19 @@ def _rules_and_models(settings: Settings, sites: list[Site]) -> Iterator[Check]:
     else:
         todo = "a running node takes it over within seconds; if this stays, reload it (SIGHUP)"
         yield Check("rules", "warning", f"{found}; good, but {version} is live", todo)
+
+
+def _models(settings: Settings, services: Mapping[str, Service]) -> Iterator[Check]:
+    names = ", ".join(f"{s.name} {s.version} ({s.pipeline.status})" for s in services.values())
+    yield Check("models", "ok", names or "no services")
+    for service in services.values():
+        if service.obstacle:
+            yield Check(f"model {service.name}", "warning", service.obstacle, "do so, or take its folder away")
+        elif allowed(settings, service) is None and settings.node_db.exists():
+            todo = (
+                f"look at its files, then `pacsnode models allow {service.name}`; the first start allows what is there"
+            )
+            yield Check(f"model {service.name}", "warning", "nobody allowed it as its files are: its cases wait", todo)
 
 
 def _live_version(settings: Settings) -> RuleVersion | None:

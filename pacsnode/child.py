@@ -15,7 +15,7 @@ from pacsnode import findings, telemetry
 from pacsnode.errors import Permanent
 from pacsnode.handover import Case, EncodeRequest, NodeIdentity
 from pacsnode.infer import compute
-from pacsnode.infer.catalogue import Service, load_service
+from pacsnode.infer.catalogue import NOT_ALLOWED, Service, bundle_hash, load_service
 from pacsnode.infer.compute import Message
 
 if TYPE_CHECKING:
@@ -25,21 +25,32 @@ LOG_LEVEL_VARIABLE = "PACSNODE_LOG_LEVEL"
 
 
 class Models:
-    """Services and their loaded models, by folder. A folder whose files changed is refused."""
+    """Services and their loaded models, by folder. Only files of the hash that was asked for are loaded: it is taken
+    before and after, so that what runs is what was hashed.
+    """
 
     def __init__(self) -> None:
         self._loaded: dict[tuple[str, str], tuple[Service, Bundle]] = {}
 
-    def get(self, folder: str, bundle_hash: str, device: str) -> tuple[Service, Bundle]:
+    def get(self, folder: str, allowed_hash: str, device: str) -> tuple[Service, Bundle]:
         """The service and its model, loaded at the first call. Raises Permanent, ConfigError."""
         load_bundle = torch_side().load_bundle
         key = (folder, device)
-        if key not in self._loaded or self._loaded[key][0].bundle_hash != bundle_hash:
+        if key not in self._loaded or self._loaded[key][0].bundle_hash != allowed_hash:
             service = load_service(Path(folder))
-            if service.bundle_hash != bundle_hash:
-                raise Permanent(f"the files of {service.name} were changed while the node runs; restart or reload it")
-            self._loaded[key] = service, load_bundle(service, device)
+            if service.obstacle:
+                raise Permanent(f"{service.name} cannot be used: {service.obstacle}")
+            _refuse_changed(service, service.bundle_hash, allowed_hash)
+            loaded = service, load_bundle(service, device)
+            _refuse_changed(service, bundle_hash(service.folder), allowed_hash)
+            self._loaded[key] = loaded
         return self._loaded[key]
+
+
+def _refuse_changed(service: Service, found_hash: str, allowed_hash: str) -> None:
+    if found_hash != allowed_hash:
+        told = f"the files of {service.name} were changed while the node runs (their hash is now {found_hash[:12]})"
+        raise Permanent(f"{NOT_ALLOWED}: {told}; look at them, then run `pacsnode models allow {service.name}`")
 
 
 def torch_side() -> ModuleType:
@@ -66,9 +77,9 @@ def main() -> None:
         warm_encoder()
         device: str = torch_side().pick_device(request["device"])
         problems = []
-        for folder, bundle_hash in request["services"]:
+        for folder, allowed_hash in request["services"]:
             try:
-                models.get(folder, bundle_hash, device)
+                models.get(folder, allowed_hash, device)
             except Exception as error:  # noqa: BLE001  # one model that does not load must not keep the others cold
                 problems.append(f"{Path(folder).name}: {error}")
         if problems:

@@ -16,7 +16,7 @@ from typing import Final
 from pacsnode import peers, yamlfile
 from pacsnode.archive.rule_versions import SHORT_HASH, RuleVersion, RuleVersions
 from pacsnode.errors import ConfigError
-from pacsnode.infer.catalogue import Service, load_catalogue
+from pacsnode.infer.catalogue import Service, load_catalogue, usable
 from pacsnode.owing import Site
 from pacsnode.peers import Directory
 from pacsnode.retaining import archive_peer
@@ -45,12 +45,12 @@ def load_site(settings: Settings) -> Site:
 def _site(settings: Settings, document: Document, services: Mapping[str, Service]) -> Site:
     rules = read_rules(document, services, settings)
     archive_peer(settings, rules.peers)
-    return Site(rules, services)
+    return Site(rules, usable(services))
 
 
 def read_rules(document: Document, services: Mapping[str, Service], settings: Settings) -> Rules:
     """The rules of a document, checked against these services. Raises ConfigError with all mistakes."""
-    summaries = {name: ServiceSummary(name, s.pipeline.status, s.accepts) for name, s in services.items()}
+    summaries = {n: ServiceSummary(n, s.pipeline.status, s.accepts, s.obstacle) for n, s in services.items()}
     return rules_of(document, summaries, settings.zone)
 
 

@@ -131,6 +131,23 @@ def node_0003(db: Database) -> None:
     """)
 
 
+@node()
+def node_0004(db: Database) -> None:
+    """Which bundles an operator allowed to run: the hash of all files, who, when."""
+    db.executescript("""
+    CREATE TABLE IF NOT EXISTS allowed (
+        id INTEGER PRIMARY KEY,
+        service TEXT NOT NULL,                -- '': the list was begun, at the first start of the node
+        bundle_hash TEXT NOT NULL,
+        version TEXT NOT NULL,
+        allowed_utc_us INTEGER NOT NULL,
+        author TEXT NOT NULL,                 -- the user of the command
+        source TEXT NOT NULL                  -- first start | allow | install
+    );
+    CREATE INDEX IF NOT EXISTS allowed_bundle ON allowed(service, bundle_hash);
+    """)
+
+
 def _add_columns(db: Database, table: str, **columns: str) -> None:
     held = {column.name for column in db[table].columns}
     for name, kind in columns.items():

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from pacsnode.allowing import Allowing
 from pacsnode.archive.cases import Cases
 from pacsnode.archive.index import Index
 from pacsnode.archive.recovery import recover
@@ -24,6 +25,7 @@ from pacsnode.doorbell import Bell, Doorbell, Ring
 from pacsnode.engine import Engine, Step
 from pacsnode.errors import PacsnodeError, Permanent, Transient
 from pacsnode.handover import NodeIdentity
+from pacsnode.infer.catalogue import NOT_ALLOWED
 from pacsnode.infer.compute import ComputeKeeper
 from pacsnode.live import LiveRules
 from pacsnode.owing import Site
@@ -55,17 +57,18 @@ class Work:
     def __init__(self, settings: Settings, identity: NodeIdentity) -> None:
         self._settings = settings
         self._versions = RuleVersions(settings.node_db)
+        self._allowing = Allowing(settings.node_db)  # before the services are read: what is allowed meanwhile is seen
         self._live = LiveRules(settings, self._versions)
         self._doorbell = Doorbell(settings.doorbell)
         self._bell = Bell(settings.doorbell)
         self._cases = Cases(settings.node_db)
         self._outbox = Outbox(settings.node_db, settings.delivery_give_up_days * 86400)
         self._archive = Archive(settings.files, settings.index_db, "work", minimum_free_mb=0, on_rows=lambda: None)
-        self._keeper = ComputeKeeper([sys.executable, "-m", "pacsnode.child"], _child_environment(settings))
+        self._keeper = ComputeKeeper([sys.executable, "-m", "pacsnode.child"], child_environment(settings))
         self._workflow = Workflow(
             settings,
             identity,
-            Stores(self._archive, settings.index_db, self._cases),
+            Stores(self._archive, settings.index_db, self._cases, self._allowing),
             self._keeper,
             lambda: self._site,
         )
@@ -95,6 +98,8 @@ class Work:
         self._retaining = Retaining(settings, lambda: self._site.rules.peers)
         self._looked_at_runs_s = 0.0
         self._stopping = threading.Event()
+        self._some_held = threading.Event()
+        self._some_held.set()
 
     @property
     def _site(self) -> Site:
@@ -103,6 +108,7 @@ class Work:
     def start(self) -> None:
         """Take up what a stopped or killed process left."""
         self._live.record()
+        self._allowing.begin(self._site.services)
         recover(self._archive, self._settings.index_db)
         self._engine.launch()
         for record in self._cases.running():
@@ -116,6 +122,7 @@ class Work:
         """Watch until `stop`: decide what changed, open what is whole, start what waits."""
         threading.Thread(target=self._ring_at_stop, args=(stop,), name="stop", daemon=True).start()
         while not stop.is_set():
+            self._take_over_allowed()
             while self._considering.consider_changes():
                 notify("WATCHDOG=1")
                 self._live.look()
@@ -140,6 +147,21 @@ class Work:
             if self._live.look() or ring or left_s <= LOOK_EVERY_S:
                 return ring
 
+    def _take_over_allowed(self) -> None:
+        """After `pacsnode models allow` or `install`: the services as they are now, and the cases that waited."""
+        if self._allowing.has_grown():
+            self.reload()
+            self._live.look()
+            self._some_held.set()
+        if not self._some_held.is_set():
+            return
+        self._some_held.clear()
+        for record in self._cases.parked_because(NOT_ALLOWED):
+            service = self._site.services.get(record.case.service)
+            if service is not None and not self._allowing.refusal(service):
+                self._cases.retry(record.case.key)
+                log.info("case goes on, its service is allowed now", case=record.case.key, service=service.name)
+
     def _let_images_come(self) -> None:
         until_s = time.monotonic() + LONGEST_SETTLE_S
         while time.monotonic() < until_s:
@@ -163,6 +185,7 @@ class Work:
         self._doorbell.close()
         self._bell.close()
         self._cases.close()
+        self._allowing.close()
         self._outbox.close()
         self._versions.close()
 
@@ -186,6 +209,8 @@ class Work:
         if self._stopping.is_set():  # cut by the stop, not by a fault of its own: the next start runs it again
             raise Transient("the node is stopping")
         self._workflow.park(key, attempt, reason)
+        if reason.startswith(NOT_ALLOWED):  # it may have been allowed at this very moment
+            self._some_held.set()
         self._bell.ring()
 
     def _locate(self, sop_instance_uid: str) -> Path:
@@ -220,7 +245,7 @@ class Work:
                 shutil.rmtree(folder)
 
 
-def _child_environment(settings: Settings) -> dict[str, str]:
+def child_environment(settings: Settings) -> dict[str, str]:
     """What the compute child is started with: its share of the cores."""
     threads = settings.compute_threads or max(1, (os.cpu_count() or 2) - 1)
     return dict(os.environ) | {"OMP_NUM_THREADS": str(threads), "PACSNODE_LOG_LEVEL": settings.log_level}

@@ -17,6 +17,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from pacsnode import findings
+from pacsnode.allowing import Allowing
 from pacsnode.archive.case_rows import CaseRecord, ResultRecord, result_record
 from pacsnode.archive.cases import Cases
 from pacsnode.archive.index import Index
@@ -48,6 +49,7 @@ class Stores:
     archive: Archive
     index_db: Path
     cases: Cases
+    allowing: Allowing
 
 
 class Workflow:
@@ -176,6 +178,8 @@ class Workflow:
         service = self._site().services.get(record.case.service)
         if service is None:
             raise Permanent(f"service {record.case.service} is not installed any more")
+        if refusal := self._stores.allowing.refusal(service):
+            raise Permanent(refusal)
         return service
 
     def _files(self, case: Case) -> list[str]:

@@ -28,7 +28,7 @@ LAYERS = (
     ("dimse",),
     ("archive", "engine"),
     ("receive", "route", "complete", "infer", "encode", "deliver", "exchange"),  # the stages
-    ("owing", "retaining"),  # who gets which results; what may go
+    ("allowing", "owing", "retaining"),  # which bundles may run; who gets which results; what may go
     ("wrap",),  # files of devices that do not speak DICOM, made into objects by a command
     ("workflow", "considering"),  # the order of the stages: from study to case, from case to results
     ("live",),  # which rules are live: judged, recorded, swapped

@@ -215,6 +215,14 @@ class Cases:
         )
         return [record_of(r) for r in rows]
 
+    def parked_because(self, beginning: str) -> list[CaseRecord]:
+        """Parked cases whose reason begins so, the oldest first."""
+        rows = self._rows(
+            "SELECT * FROM cases WHERE state = 'parked' AND substr(reason, 1, ?) = ? ORDER BY started_utc_us",
+            (len(beginning), beginning),
+        )
+        return [record_of(r) for r in rows]
+
     def note_timing(self, key: str, timings: dict[str, float]) -> None:
         """Add seconds by step to a case."""
         with self.transaction() as connection:

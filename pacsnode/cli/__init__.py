@@ -6,7 +6,7 @@ import sys
 
 import typer
 
-from pacsnode.cli import callers, looking, retention, rules, running, sending, wrapping
+from pacsnode.cli import callers, looking, models, retention, rules, running, sending, wrapping
 from pacsnode.errors import PacsnodeError
 
 app = typer.Typer(
@@ -18,6 +18,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 running.register(app)
+models.register(app)
 rules.register(app)
 sending.register(app)
 looking.register(app)

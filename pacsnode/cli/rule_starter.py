@@ -43,7 +43,7 @@ class _Modality:
 def rules_new(out: Path | None = OUT_OPTION) -> None:
     """Print a commented rules file to start from: the peers, and a rule for each modality that was received."""
     from pacsnode.cli.looking import ready
-    from pacsnode.infer.catalogue import load_catalogue
+    from pacsnode.infer.catalogue import load_catalogue, usable
     from pacsnode.live import load_site
     from pacsnode.settings import load
 
@@ -52,7 +52,7 @@ def rules_new(out: Path | None = OUT_OPTION) -> None:
         known = dict(load_site(settings).rules.peers.peers)
     except ConfigError:  # there is no good file yet: that is why somebody asks for one
         known = {}
-    text = "\n".join(_lines(_received(settings.index_db), known, load_catalogue(settings.models))) + "\n"
+    text = "\n".join(_lines(_received(settings.index_db), known, usable(load_catalogue(settings.models)))) + "\n"
     if out is None:
         typer.echo(text, nl=False)
         return

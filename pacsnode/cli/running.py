@@ -1,4 +1,4 @@
-"""Commands that run the node and look after it: serve, scp, work, migrate, settings, doctor, models."""
+"""Commands that run the node and look after it: serve, scp, work, migrate, settings, doctor."""
 
 from __future__ import annotations
 
@@ -11,9 +11,6 @@ def register(app: typer.Typer) -> None:
     """Add these commands."""
     for command in (serve, scp, work, migrate, settings, doctor):
         app.command()(command)
-    models = typer.Typer(help="The AI services.", no_args_is_help=True)
-    models.command("list")(models_list)
-    app.add_typer(models, name="models")
 
 
 def serve() -> None:
@@ -83,29 +80,3 @@ def doctor(as_json: bool = typer.Option(False, "--json", help="One JSON list ins
         typer.echo(json.dumps(checks, ensure_ascii=False, indent=1))
     if any(check["level"] == "wrong" for check in checks):
         raise typer.Exit(1)
-
-
-def models_list(as_json: bool = typer.Option(False, "--json", help="One JSON list instead of a table.")) -> None:
-    """List the installed AI services."""
-    from pacsnode.infer.catalogue import load_catalogue
-    from pacsnode.settings import load
-
-    rows = [
-        {
-            "name": service.name,
-            "status": service.pipeline.status,
-            "version": service.version,
-            "licence": service.pipeline.card.licence,
-            "intended_use": service.pipeline.card.intended_use,
-            "quality": service.pipeline.card.quality,
-            "hash": service.bundle_hash,
-        }
-        for service in load_catalogue(load().models).values()
-    ]
-    if as_json:
-        typer.echo(json.dumps(rows, ensure_ascii=False, indent=1))
-        return
-    for row in rows:
-        typer.echo(f"{row['name']}  {row['version']}  {row['status']}  hash {row['hash'][:12]}")
-        for key in ("intended_use", "quality", "licence"):
-            typer.echo(f"    {key.replace('_', ' ')}: {row[key]}")

@@ -1,4 +1,4 @@
-"""MONAI bundles, loaded once and kept warm: a network by its configs/inference.yaml, or a BundleWorkflow class.
+"""MONAI bundles, loaded once and kept warm: a network by its config, or a BundleWorkflow class.
 
 The runner takes the pieces of the config (preprocessing, network, inferer, postprocessing) and runs them itself:
 no data loader, no ignite engine, no file written. Weights load with `weights_only=True`.
@@ -40,7 +40,7 @@ class NetworkBundle:
         network = service.pipeline.network
         assert network is not None
         parser = ConfigParser()
-        parser.read_config(str(service.folder / "configs" / "inference.yaml"))
+        parser.read_config(str(service.folder / service.config))
         parser["bundle_root"] = str(service.folder)
         parser["device"] = device
         self._device = torch.device(device)

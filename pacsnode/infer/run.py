@@ -22,18 +22,21 @@ from pacsnode.findings import (
     Segment,
     Trace,
 )
-from pacsnode.infer import measure
+from pacsnode.infer import measure, needs
 from pacsnode.infer.bundle import NetworkBundle, WorkflowBundle
-from pacsnode.infer.catalogue import LATERALITY, MeasurementSpec, Service
+from pacsnode.infer.catalogue import Service
+from pacsnode.infer.pipeline import LATERALITY, EvaluationSpec, MeasurementSpec
 from pacsnode.infer.pixels import Image, read_image
 from pacsnode.infer.volume import read_volume
 from pacsnode.infer.waveform import read_waveform
 
+SENSITIVITY_UNKNOWN = "No candidate found; sensitivity not measured."
 READ_AS_NEGATIVE = "The picture's brightness contradicts its PhotometricInterpretation; it was read as its negative."
 
 
 def infer(service: Service, bundle: NetworkBundle | WorkflowBundle, device: str, files: Sequence[Path]) -> Findings:
     """Findings of one case, one group for each input. Raises Permanent with the reason that an operator reads."""
+    needs.refuse_missing_views(service.pipeline.needs, files)
     if service.pipeline.input == "image" and isinstance(bundle, NetworkBundle):
         groups = tuple(_image_group(service, bundle, path) for path in files)
     elif service.pipeline.input == "volume" and isinstance(bundle, NetworkBundle):
@@ -55,7 +58,7 @@ def algorithm(service: Service, device: str) -> Algorithm:
         status=pipeline.status,
         version=service.version,
         bundle_hash=service.bundle_hash,
-        weights_hash=pipeline.network.sha256 if pipeline.network else "",
+        weights_hash=(pipeline.network.sha256 or "") if pipeline.network else "",
         method=card.method,
         training_data=card.training_data,
         quality=card.quality,
@@ -69,6 +72,7 @@ def algorithm(service: Service, device: str) -> Algorithm:
 
 def _image_group(service: Service, bundle: NetworkBundle, path: Path) -> Group:
     image = read_image(path)
+    needs.refuse_image(service.pipeline.needs, image)
     notes: tuple[str, ...] = (image.spacing_note,) if image.spacing_note else ()
     label_map, is_negative = bundle.label_map(image.intensity)
     if is_negative:
@@ -88,6 +92,7 @@ def _image_group(service: Service, bundle: NetworkBundle, path: Path) -> Group:
 def _volume_group(service: Service, bundle: NetworkBundle, files: Sequence[Path]) -> Group:
     """No picture: a volume has no single plane that stands for it; viewers show the segmentation on the series."""
     volume = read_volume(files)
+    needs.refuse_volume(service.pipeline.needs, volume)
     label_map = bundle.volume_label_map(volume.intensity, volume.affine)
     _refuse_empty(service, label_map)
     return Group(
@@ -163,6 +168,7 @@ def _segments(service: Service) -> list[Segment]:
 
 def _waveform_group(service: Service, bundle: WorkflowBundle, path: Path) -> Group:
     recording = read_waveform(path)
+    needs.refuse_waveform(service.pipeline.needs, recording)
     outputs = bundle.run(
         {
             "millivolts": recording.millivolts,
@@ -178,10 +184,9 @@ def _waveform_group(service: Service, bundle: WorkflowBundle, path: Path) -> Gro
     )
     if not measurements:
         raise Permanent("the method could measure nothing in this recording")
+    known = service.pipeline.sensitivity_known
     evaluations = tuple(
-        _evaluation(spec.name.concept, findings[spec.key])
-        for spec in service.pipeline.evaluations
-        if spec.key in findings
+        _evaluation(spec, findings[spec.key], known) for spec in service.pipeline.evaluations if spec.key in findings
     )
     beats = tuple(int(b) for b in outputs.get("beats", ()))
     return Group(
@@ -193,13 +198,13 @@ def _waveform_group(service: Service, bundle: WorkflowBundle, path: Path) -> Gro
     )
 
 
-def _evaluation(name: Concept, said: Mapping[str, Any]) -> Evaluation:
+def _evaluation(spec: EvaluationSpec, said: Mapping[str, Any], sensitivity_known: frozenset[str]) -> Evaluation:
+    """What the workflow says; it is absent only where the card says how often the method would have seen it."""
+    name = spec.name.concept
     probability = said.get("probability")
     if probability is not None and not 0 <= float(probability) <= 1:
         raise Permanent(f"the model's probability of {name.meaning} is {probability}, not between 0 and 1")
-    return Evaluation(
-        name,
-        Presence(said["presence"]),
-        None if probability is None else float(probability),
-        str(said.get("comment", "")),
-    )
+    presence, comment = Presence(said["presence"]), str(said.get("comment", ""))
+    if presence is Presence.ABSENT and spec.key not in sensitivity_known:
+        presence, comment = Presence.UNDETERMINED, f"{SENSITIVITY_UNKNOWN} {comment}".strip()
+    return Evaluation(name, presence, None if probability is None else float(probability), comment)

@@ -92,10 +92,15 @@ def _of_services(loc: Loc, rule: Rule, services: Mapping[str, ServiceSummary]) -
         # `run: name` and `run: [name]` are the same; the place of the first is nearest to that of both
         at = (*loc, "run", index)
         service = services.get(name)
-        if service is None:
+        if service is None or service.obstacle:
             if rule.enabled:
-                text = f"there is no service {name} installed{nearest(name, services)}; the rule is skipped for it"
-                yield Problem(at, text, "unknown-service", is_warning=True)
+                near = nearest(name, services)
+                what = (
+                    f"{name} cannot be used ({service.obstacle})"
+                    if service
+                    else f"there is no service {name} installed{near}"
+                )
+                yield Problem(at, f"{what}; the rule is skipped for it", "unknown-service", is_warning=True)
         elif not contradiction(_joined(rule.when)) and (reason := contradiction(_joined(rule.when, service.accepts))):
             text = f"{name} accepts no image that this rule takes: {reason}"
             yield Problem(at, text, "service-never", is_warning=True)
@@ -108,7 +113,7 @@ def _of_destinations(
         return
     uncertified = ""
     for name in rule.run:
-        if name in services and services[name].status != CERTIFIED:
+        if name in services and not services[name].obstacle and services[name].status != CERTIFIED:
             uncertified = f"{name} is not certified (status: {services[name].status})"
     for index, word in enumerate(rule.send_to):
         at = (*loc, "send_to", index)

@@ -19,11 +19,12 @@ AT_ONCE = Complete.model_validate({"quiet": "0s"})
 
 @dataclass(frozen=True)
 class ServiceSummary:
-    """What rules need to know of an installed AI service."""
+    """What rules need to know of an installed AI service. `obstacle`: why it cannot be used, "" when it can."""
 
     name: str
     status: str
     accepts: Condition
+    obstacle: str = ""
 
 
 @dataclass(frozen=True)

@@ -76,7 +76,7 @@ def rules_of(document: Document, services: Mapping[str, ServiceSummary], zone: t
         document.sha256,
         directory,
         rules,
-        dict(services),
+        {name: service for name, service in services.items() if not service.obstacle},
         content.unmatched,
         tuple(_placed(document, content.examples)),
         zone,

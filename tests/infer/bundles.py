@@ -45,6 +45,22 @@ def segment(value: int = 1, label: str = "Lung", minimum_fraction: float = 0.0) 
     }
 
 
+SENSITIVITY = {
+    "metric": "sensitivity",
+    "of": "af",
+    "value": 0.7,
+    "data": "Made up for tests.",
+    "cases": 10,
+    "real_data": True,
+}
+
+
+def card(**changes: Any) -> dict[str, Any]:
+    """The card of a pipeline.yaml."""
+    texts = dict.fromkeys(("method", "training_data", "quality", "intended_use", "licence"), "For tests.")
+    return texts | changes
+
+
 def pipeline(**changes: Any) -> dict[str, Any]:
     """A pipeline.yaml that is right for a network on images; a change to None takes the key out."""
     plain: dict[str, Any] = {
@@ -58,7 +74,7 @@ def pipeline(**changes: Any) -> dict[str, Any]:
         "accepts": {"Modality": {"in": ["CR", "DX"]}},
         "limits": {"time_s": 60, "memory_mb": 3000},
         "network": {"weights": "models/model.pt", "sha256": "0" * 64},
-        "card": dict.fromkeys(("method", "training_data", "quality", "intended_use", "licence"), "For tests."),
+        "card": card(),
         "segments": [segment()],
         "measurements": [{"method": "area", "of": [1], "name": AREA}],
     }
@@ -211,3 +227,29 @@ def gradient(rows: int = 40, columns: int = 60, dtype: str = "uint16", top: int 
     """Darker left, brighter right, with no two columns alike."""
     ramp = np.linspace(0, top, columns).round().astype(dtype)
     return np.repeat(ramp[None], rows, axis=0)
+
+
+README = """# For tests
+
+Not for diagnosis.
+
+## Intended use
+Tests.
+
+## Training data
+None.
+
+## Quality
+Not measured.
+
+## Limits
+All.
+"""
+
+
+def with_card(folder: Path) -> Path:
+    """A bundle with what `models check` wants beside pipeline.yaml."""
+    (folder / "docs").mkdir(exist_ok=True)
+    (folder / "docs" / "README.md").write_text(README)
+    (folder / "LICENSE").write_text("Apache-2.0\n")
+    return folder

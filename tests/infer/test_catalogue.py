@@ -60,7 +60,7 @@ BROKEN: list[tuple[dict[str, Any], str, str]] = [
     ({"titel": "x"}, "titel", "there is no such key; did you mean title?"),
     ({"version": 2}, "version", "the number 2 is not known; expected: 1"),
     ({"status": "certifed"}, "status", "did you mean certified?"),
-    ({"input": "video"}, "input", "expected: 'image', 'volume' or 'waveform'"),
+    ({"input": "video"}, "input", "expected: 'image', 'multi-frame', 'volume', 'waveform' or 'series'"),
     ({"name": "Threshold"}, "name", "expected text like"),
     ({"name": "other"}, "name", "the folder is threshold; they must be equal"),
     ({"machine_learning": "yes"}, "machine_learning", "expected true or false"),
