@@ -85,7 +85,7 @@ rules:
     run: reader
     complete: {{quiet: 1s}}
     late_images: {{do: rerun, within: 1s}}
-  - {{name: clock, when: {{StudyDescription: clock}}, run: reader, complete: {{quiet: 4s}}}}
+  - {{name: clock, when: {{StudyDescription: {{contains: clock}}}}, run: reader, complete: {{quiet: 4s}}}}
   - {{name: forwarded, when: {{StudyDescription: forwarded}}, forward: main-pacs}}
 """
 
