@@ -9,6 +9,7 @@ Every step has a key and may be repeated: after a kill it is, with the same UIDs
 from __future__ import annotations
 
 import json
+import sqlite3
 import threading
 import time
 from collections.abc import Callable
@@ -152,15 +153,15 @@ class Workflow:
         if not results:
             made = read_objects(self._settings.runs / key, kinds)
             results = [result_record(record.case, one, self._keep(record.case, one.path)) for one in made]
-        debts = self.owing.debts(record, results)
-        case = record.case
-        self._cases.add_results(
-            key,
-            results,
-            lambda connection: owe(connection, key, case.study_instance_uid, record.priority, debts),
-            is_last=is_last,
-        )
-        log.info("results kept", case=key, service=case.service, results=len(results), destinations=len(debts))
+
+        def enter(connection: sqlite3.Connection) -> None:
+            """Owe all that is there, as the case is now: a decision may have joined it since the step began."""
+            now = self._record(key)
+            debts = self.owing.debts(now, self._cases.results(key))
+            owe(connection, key, now.case.study_instance_uid, now.priority, debts)
+
+        self._cases.add_results(key, results, enter, is_last=is_last)
+        log.info("results kept", case=key, service=record.case.service, results=len(results), shadow=record.shadow)
 
     def _archived(self, key: str, kinds: tuple[ResultKind, ...]) -> list[ResultRecord]:
         return [r for r in self._cases.results(key) if r.kind in kinds]

@@ -106,6 +106,7 @@ def jobs_list(
             "key": r.case.key,
             "started": local_time(settings, r.case.started_utc_us),
             "service": r.case.service,
+            "runs": "shadow" if r.shadow else "live",
             "state": r.state,
             "study_instance_uid": r.case.study_instance_uid,
             "reason": r.reason,
@@ -203,7 +204,8 @@ def _told(life: dict[str, Any]) -> list[str]:
         completion = candidate["completion"]
         missing = "; still missing: " + "; ".join(completion["missing"]) if completion["missing"] else ""
         whole = f"whole when quiet for {completion['quiet_s']:g} s{missing}"
-        lines.append(f"waiting     {candidate['service']}: {len(candidate['instances'])} images, {whole}")
+        shadow = " in shadow" if candidate["shadow"] else ""
+        lines.append(f"waiting     {candidate['service']}{shadow}: {len(candidate['instances'])} images, {whole}")
     if not life["rules"]:
         lines.append("rule        not decided yet")
     for case in life["cases"]:
@@ -213,8 +215,9 @@ def _told(life: dict[str, Any]) -> list[str]:
 
 def _case_told(case: dict[str, Any]) -> list[str]:
     again = f", attempt {case['attempt']}" if case["attempt"] > 1 else ""
+    state = f"{case['state']}{again}{', in SHADOW: nothing is sent' if case['shadow'] else ''}"
     lines = [
-        f"case        {case['service']}  {case['state']}{again}  by {', '.join(case['rules'])}  {case['key'][:12]}",
+        f"case        {case['service']}  {state}  by {', '.join(case['rules'])}  {case['key'][:12]}",
         f"  whole     {case['started']}  {case['whole_because']}",
     ]
     if case["supersedes"]:
