@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from datetime import UTC, datetime
 from typing import Any
 
@@ -10,6 +11,7 @@ import typer
 
 from pacsnode.errors import ConfigError
 
+UNITS_S = {"m": 60, "h": 3600, "d": 86400}
 JSON_OPTION = typer.Option(False, "--json", help="JSON instead of text.")
 
 
@@ -268,3 +270,11 @@ def local_time(settings: Any, utc_us: int) -> str:
     """A time as people of the site read it, to the second."""
     moment = datetime.fromtimestamp(utc_us / 1e6, UTC).astimezone(settings.zone)
     return moment.isoformat(sep=" ", timespec="seconds")
+
+
+def seconds_since(text: str) -> int:
+    """What `--since` says. Raises ConfigError."""
+    found = re.fullmatch(r"(\d{1,5}) ?([mhd])", text, re.ASCII)
+    if found is None:
+        raise ConfigError(f"expected a time such as 12h or 7d, found {text!r}", where="--since")
+    return int(found[1]) * UNITS_S[found[2]]
