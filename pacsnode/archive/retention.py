@@ -28,7 +28,7 @@ OBSTACLES: Final = {
     "conflict": "its images disagree on the patient, or one is damaged",
     "aside": "other bytes under one of its UIDs, or a part of it, are kept aside",
     "undecided": "the rules have not been asked about it yet",
-    "unfinished": "a case of it is not done (waiting, running or parked)",
+    "unfinished": "a case of it is not done (waiting, running, or parked and not in shadow)",
     "owed": "a result of it is still owed to a destination",
     "unhashed": "not all of its files have their SHA-256 yet",
     "lacking": "the archive says that it does not have all of it",

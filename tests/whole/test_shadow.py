@@ -68,7 +68,7 @@ class World:
 
         def all_sent() -> bool:
             with closing(sqlite3.connect(self.node.home / "node.db")) as connection:
-                return connection.execute("SELECT count(*) FROM outbox WHERE state = 'owed'").fetchone() == (0,)
+                return bool(connection.execute("SELECT count(*) FROM outbox WHERE state = 'owed'").fetchone() == (0,))
 
         wait_until(all_sent, 60, 0.2)
         return [one for one in self.pacs.objects() if study == one.StudyInstanceUID]
@@ -151,7 +151,7 @@ def test_a_kill_while_the_shadow_runs_loses_nothing_and_sends_nothing_of_it(worl
     def shadow_runs() -> bool:
         with closing(sqlite3.connect(world.node.home / "node.db")) as connection:
             sql = "SELECT count(*) FROM cases WHERE study_instance_uid = ? AND shadow AND state != 'waiting'"
-            return connection.execute(sql, (study,)).fetchone() == (1,)
+            return bool(connection.execute(sql, (study,)).fetchone() == (1,))
 
     wait_until(shadow_runs, 60, 0.005)
     os.kill(world.node.pids()[role], signal.SIGKILL)
