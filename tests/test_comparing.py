@@ -247,7 +247,7 @@ def test_the_command_says_the_same_to_people_and_as_json(settings: Settings, cas
     told = command(settings, LIVE, NEXT)
     assert told.returncode == 0, told.stderr
     for words in (
-        "compared        4 studies, 4 inputs",
+        "compared        4 studies, inputs: 4",
         "Cardiothoracic ratio: n 4, mean +0.02, SD 0.03367",
         "limits of agreement -0.04598 to +0.08598",
         "largest +0.06 in 1.2.4",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
@@ -20,6 +20,7 @@ from tests.archive import homes
 
 ROOT = Path(__file__).resolve().parents[1]
 STUDY = "1.2.3"
+CR_CLASS = "1.2.840.10008.5.1.4.1.1.1"
 RULES = """\
 version: 1
 unmatched: keep
@@ -44,7 +45,8 @@ class World:
         """Store an image, and do what `work` does then."""
         into = homes.archive(self.settings)
         try:
-            homes.store(into, homes.data_set(uid, study=STUDY, Modality="CR", ViewPosition=view), homes.request(uid))
+            sent = homes.data_set(uid, study=STUDY, SOPClassUID=CR_CLASS, Modality="CR", ViewPosition=view)
+            homes.store(into, sent, replace(homes.request(uid), sop_class_uid=CR_CLASS))
         finally:
             into.close()
         while self.considering.consider_changes():

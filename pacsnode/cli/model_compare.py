@@ -19,6 +19,7 @@ SHADOW_ARGUMENT = typer.Argument(help="The other one; differences are its value 
 SINCE_OPTION = typer.Option("7d", "--since", help="Studies read since: 12h, 7d.")
 LIMIT_OPTION = typer.Option(1000, "--limit", min=1, help="How many of the newest studies.")
 MOST_PARKED = 20
+WORDS = ("present", "absent", "undetermined")
 
 
 def models_compare(
@@ -51,9 +52,9 @@ def _by_one(made: Comparison) -> str:
 def _told(made: Comparison, since: str) -> Iterator[str]:
     first, second = made.services
     yield f"{first}{_maker(made.made_by[0])}  and  {second}{_maker(made.made_by[1])}, since {since}"
-    yield f"compared        {made.studies} studies, {made.said.inputs} inputs{_by_one(made)}"
+    yield f"compared        {_studies(made.studies)}, inputs: {made.said.inputs}{_by_one(made)}"
     for reason, count in made.left_out.items():
-        yield f"left out        {count} studies: {reason}"
+        yield f"left out        {_studies(count)}: {reason}"
     if made.said.numbers:
         yield f"numbers, {second} minus {first}"
         yield from (f"  {line}" for figure in made.said.numbers for line in _number_told(figure))
@@ -66,6 +67,10 @@ def _told(made: Comparison, since: str) -> Iterator[str]:
     for words, count in sorted(made.said.repeated.items()):
         yield f"not compared    {words}: said more than once of {count} inputs"
     yield from _parked_told(made)
+
+
+def _studies(count: int) -> str:
+    return "1 study" if count == 1 else f"{count} studies"
 
 
 def _maker(made_by: MadeBy | None) -> str:
@@ -87,7 +92,7 @@ def _sd(sd: float | None) -> str:
 
 
 def _table_told(table: Table) -> Iterator[str]:
-    words = sorted({word for pair in table.counts for word in pair}, key=_WORDS.index)
+    words = sorted({word for pair in table.counts for word in pair}, key=WORDS.index)
     agreed = "kappa not defined: both said one and the same" if table.kappa is None else f"kappa {table.kappa:.3f}"
     yield f"{table.words}: n {sum(table.counts.values())}, {agreed}"
     yield "    " + " " * 13 + "".join(f"{word:>14}" for word in words)
@@ -95,15 +100,12 @@ def _table_told(table: Table) -> Iterator[str]:
         yield f"    {row:13}" + "".join(f"{table.counts.get((row, column), 0):14}" for column in words)
 
 
-_WORDS = ("present", "absent", "undetermined")
-
-
 def _outlines_told(made: Comparison) -> Iterator[str]:
     found = made.outlines
     if not (found.studies or found.freed):
         return
     freed = f"; the label maps of {found.freed} more are freed already" if found.freed else ""
-    yield f"outlines (Dice) of {found.studies} studies{freed}"
+    yield f"outlines (Dice) of {_studies(found.studies)}{freed}"
     for figure in found.labels:
         mean, count = figure.spread.mean, figure.spread.count
         yield f"  {figure.words}: n {count}, mean {mean:.4f}{_sd(figure.spread.sd)}"

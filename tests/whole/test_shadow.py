@@ -140,7 +140,7 @@ def test_compare_says_what_the_masks_of_both_objects_say(world: World) -> None:
     assert area["mean"] == pytest.approx((np.sum(other) - np.sum(one)) / one.size, rel=1e-6)
     assert area["largest_study"] == study
     people = world.node.run("models", "compare", LIVE, NEXT, "--since", "1h").stdout
-    assert "compared        1 studies, 1 inputs" in people
+    assert "compared        1 study, inputs: 1" in people
     assert str(pydicom.dcmread(radiograph()).PatientName) not in people + json.dumps(told)
 
 
