@@ -240,6 +240,9 @@ def _refuse_short(path: Path, header: Dataset, layout: Layout) -> None:
         samples = 2
     wanted = layout.frames * layout.rows * layout.columns * samples * bits // 8
     if wanted > path.stat().st_size:
+        dataset = read_dataset(path)
+        if not any(value(dataset, keyword) for keyword in PIXELS):
+            raise Permanent("the object holds no pixel data")
         raise _undecodable(syntax(header), ValueError("the file is shorter than the pixels that its header announces"))
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 
 GROWTH_KB = 10_240
 GROWTH = 0.1
+ENGINE_FILES = "jobs.db"
 """Memory counts as flat where it grew by less than a tenth, or by less than 10 MB."""
 
 
@@ -37,8 +38,10 @@ class Level:
 
     @property
     def descriptors(self) -> int:
-        """How many there are open."""
-        return len(self.open_files)
+        """How many there are open, but those of the engine: its pool opens connections when several are needed at once
+        for the first time, and keeps them.
+        """
+        return len([name for name in self.open_files if not Path(name).name.startswith(ENGINE_FILES)])
 
     def __str__(self) -> str:
         return f"{self.resident_kb / 1024:.1f} MB, {self.threads} threads, {self.descriptors} descriptors"
