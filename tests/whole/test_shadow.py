@@ -172,7 +172,7 @@ def test_neither_a_retry_of_cases_nor_of_deliveries_sends_anything_of_the_shadow
     assert world.owed(NEXT) == 0
     told = world.node.run("models", "compare", LIVE, NEXT).stdout
     assert f"parked          1 of {NEXT}" in told
-    assert f"  {study}  {NEXT}: the pixels cannot be decoded" in told
+    assert f"  {study}  {NEXT}: the object holds no pixel data (the other: parked)" in told
 
 
 def test_after_the_switch_the_next_version_is_live_and_the_old_one_in_shadow(world: World) -> None:
