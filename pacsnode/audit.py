@@ -15,6 +15,7 @@ Event = Literal[
     "case parked",
     "case retried",
     "case stays incomplete",
+    "case in shadow goes live",
     "owed",
     "delivered",
     "parked",

@@ -315,7 +315,9 @@ def _studies(settings: Settings) -> Iterator[Check]:
             yield Check("cases", "warning", f"{overdue} cases stay incomplete", todo)
         parked = cases.listing("parked", 1000)
         if parked:
-            yield Check("cases", "warning", f"{len(parked)} parked", "see `pacsnode jobs list`, then `jobs retry`")
+            shadows = sum(record.shadow for record in parked)
+            told = f"{len(parked)} parked" + (f", {shadows} of them in shadow" if shadows else "")
+            yield Check("cases", "warning", told, "see `pacsnode jobs list`, then `jobs retry`")
         refused = outbox.listing(state="parked", limit=1000)
         if refused:
             yield Check("deliveries", "warning", f"{len(refused)} parked", "see `pacsnode deliveries list`")

@@ -113,7 +113,7 @@ class Considering:
         earlier = [
             record.case
             for record in self._cases.of_study(study.study_instance_uid)
-            if record.case.service == candidate.service
+            if record.case.service == candidate.service and record.shadow == candidate.shadow
         ]
         key = case_key(study, candidate, service)
         held = self._cases.get(key)
@@ -224,9 +224,13 @@ class Considering:
         self._cases.open(pending, case, because)
 
     def _superseded(self, candidate: Candidate) -> str:
-        """The newest case of the same service whose instances are all, and not all, of this one's."""
+        """The newest case of the same service whose instances are all, and not all, of this one's.
+
+        A live one follows no one in shadow: nobody has its report.
+        """
         for record in reversed(self._cases.of_study(candidate.study_instance_uid)):
-            if record.case.service == candidate.service and set(record.case.instances) < set(candidate.instances):
+            is_alike = record.case.service == candidate.service and record.shadow == candidate.shadow
+            if is_alike and set(record.case.instances) < set(candidate.instances):
                 return record.case.key
         return ""
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import io
 import json
 import os
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 from pathlib import Path
@@ -160,10 +161,13 @@ def save(findings: Findings, folder: Path) -> None:
     write_durably(folder / RECORD, text.encode())
 
 
-def load(folder: Path) -> Findings:
-    """Read what `save` wrote. Raises FileNotFoundError where there is no whole record."""
+def load(folder: Path, *, with_arrays: bool = True) -> Findings:
+    """Read what `save` wrote; without arrays there are no label maps, pictures and traces, and no big file is read.
+
+    Raises FileNotFoundError where there is no whole record.
+    """
     plain = json.loads((folder / RECORD).read_text())
-    with np.load(folder / "arrays.npz", allow_pickle=False) as arrays:
+    with np.load(folder / "arrays.npz", allow_pickle=False) if with_arrays else nullcontext({}) as arrays:
         groups = tuple(_group(number, g, arrays) for number, g in enumerate(plain["groups"]))
     algorithm = plain["algorithm"] | {"procedure": Concept(**plain["algorithm"]["procedure"])}
     return Findings(Algorithm(**algorithm), groups)
@@ -182,7 +186,7 @@ def _group(number: int, plain: dict[str, Any], arrays: Any) -> Group:
         label_map=arrays.get(f"{number}.label_map"),
         picture=arrays.get(f"{number}.picture"),
         trace=None
-        if trace is None
+        if trace is None or f"{number}.millivolts" not in arrays
         else Trace(
             tuple(trace["leads"]),
             arrays[f"{number}.millivolts"],

@@ -108,12 +108,16 @@ class Clause:
 
 @dataclass(frozen=True)
 class RuleVerdict:
-    """What one rule said to one study, clause by clause (for the image that came nearest to matching)."""
+    """What one rule said to one study, clause by clause (for the image that came nearest to matching).
+
+    `shadow`: the rule sends nothing.
+    """
 
     rule: str
     matched: bool
     reason: str
     clauses: tuple[Clause, ...] = ()
+    shadow: bool = False
 
 
 @dataclass(frozen=True)
@@ -145,7 +149,7 @@ class Late:
 
 @dataclass(frozen=True)
 class Candidate:
-    """A case that a study may become, not yet known to be whole."""
+    """A case that a study may become, not yet known to be whole. `shadow`: nothing of it is ever sent."""
 
     study_instance_uid: str
     service: str
@@ -156,6 +160,7 @@ class Candidate:
     priority: int
     completion: Completion
     late: Late = Late()
+    shadow: bool = False
 
 
 @dataclass(frozen=True)
@@ -181,8 +186,8 @@ class Decision:
 
     @property
     def is_matched(self) -> bool:
-        """Whether some rule takes an image of the study."""
-        return any(verdict.matched for verdict in self.verdicts)
+        """Whether some rule takes an image of the study; one in shadow does not count, since nobody hears of it."""
+        return any(verdict.matched and not verdict.shadow for verdict in self.verdicts)
 
 
 @dataclass(frozen=True)

@@ -63,6 +63,7 @@ def _case(settings: Settings, cases: Cases, record: CaseRecord, deliveries: list
         "service": case.service,
         "rules": case.rules,
         "instances": case.instances,
+        "shadow": record.shadow,
         "state": record.state,
         "reason": record.reason,
         "whole_because": record.whole_because,

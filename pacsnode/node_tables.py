@@ -148,6 +148,21 @@ def node_0004(db: Database) -> None:
     """)
 
 
+@node()
+def node_0005(db: Database) -> None:
+    """Cases in shadow, and the numbers of every case that is done, for comparing two services."""
+    _add_columns(db, "cases", shadow="INTEGER NOT NULL DEFAULT 0")  # 1: nothing of it is ever sent
+    db.executescript("""
+    CREATE TABLE IF NOT EXISTS numbers (
+        case_key TEXT PRIMARY KEY,
+        read_utc_us INTEGER NOT NULL,         -- when they were entered
+        numbers TEXT NOT NULL                 -- measurements and evaluations; no pixels, no sentences
+    ) WITHOUT ROWID;
+    CREATE INDEX IF NOT EXISTS numbers_age ON numbers(read_utc_us);
+    CREATE INDEX IF NOT EXISTS cases_service ON cases(service, started_utc_us);
+    """)
+
+
 def _add_columns(db: Database, table: str, **columns: str) -> None:
     held = {column.name for column in db[table].columns}
     for name, kind in columns.items():

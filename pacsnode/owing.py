@@ -38,7 +38,12 @@ class Owing:
         self._site = site
 
     def debts(self, record: CaseRecord, results: Sequence[ResultRecord]) -> list[Debt]:
-        """What is owed to whom; a destination that may not have it is refused with its reason, for people to see."""
+        """What is owed to whom; a destination that may not have it is refused with its reason, for people to see.
+
+        Of a case in shadow nothing is ever owed.
+        """
+        if record.shadow:
+            return []
         wanted = [r for r in results if r.kind in record.case.results]
         debts = []
         for name in record.send_to:
@@ -80,7 +85,9 @@ class Owing:
         if not owed.case_key:
             return ""
         record = self._cases.get(owed.case_key)
-        return "its case is not known any more" if record is None else self._refusal(record.case.service, peer)
+        if record is None:
+            return "its case is not known any more"
+        return "its case runs in shadow" if record.shadow else self._refusal(record.case.service, peer)
 
     def _refusal(self, service_name: str, peer: Peer) -> str:
         service = self._site().services.get(service_name)

@@ -11,13 +11,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 from pacsnode.allowing import Allowing
+from pacsnode.archive import numbers
 from pacsnode.archive.cases import Cases
 from pacsnode.archive.index import Index
 from pacsnode.archive.recovery import recover
 from pacsnode.archive.rule_versions import RuleVersions
 from pacsnode.archive.store import Archive
 from pacsnode.considering import Considering
-from pacsnode.database import boot_us
+from pacsnode.database import boot_us, utc_us
 from pacsnode.deliver.outbox import Outbox
 from pacsnode.deliver.senders import Senders
 from pacsnode.dimse.tls import credentials
@@ -46,6 +47,8 @@ LONGEST_SETTLE_S = 2.0
 CASES_AT_ONCE = 4
 """One computes, one encodes, the others wait for the child: enough to keep one device busy."""
 KEEP_RUNS_S = 7 * 86400.0
+KEEP_NUMBERS_S = 90 * 86400.0
+"""Some hundred bytes a case: enough to compare two services over a quarter, without their outlines."""
 LOOK_AT_RUNS_EVERY_S = 3600.0
 WARM_LIMIT_S = 600.0
 WARM_MEMORY_MB = 16_000
@@ -243,6 +246,8 @@ class Work:
             done = record is not None and record.state == "done"
             if done and time.time() - folder.stat().st_mtime > KEEP_RUNS_S:
                 shutil.rmtree(folder)
+        with self._cases.transaction() as connection:
+            numbers.forget(connection, utc_us() - round(KEEP_NUMBERS_S * 1e6))
 
 
 def child_environment(settings: Settings) -> dict[str, str]:

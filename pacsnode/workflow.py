@@ -9,6 +9,7 @@ Every step has a key and may be repeated: after a kill it is, with the same UIDs
 from __future__ import annotations
 
 import json
+import sqlite3
 import threading
 import time
 from collections.abc import Callable
@@ -18,6 +19,7 @@ from pathlib import Path
 
 from pacsnode import findings
 from pacsnode.allowing import Allowing
+from pacsnode.archive import numbers
 from pacsnode.archive.case_rows import CaseRecord, ResultRecord, result_record
 from pacsnode.archive.cases import Cases
 from pacsnode.archive.index import Index
@@ -30,6 +32,7 @@ from pacsnode.handover import Case, NodeIdentity, ResultKind, StoreRequest
 from pacsnode.infer.catalogue import Service
 from pacsnode.infer.compute import ComputeKeeper
 from pacsnode.owing import Owing, Site
+from pacsnode.readings import Readings, readings_of
 from pacsnode.settings import Settings
 from pacsnode.telemetry import Log
 
@@ -152,15 +155,23 @@ class Workflow:
         if not results:
             made = read_objects(self._settings.runs / key, kinds)
             results = [result_record(record.case, one, self._keep(record.case, one.path)) for one in made]
-        debts = self.owing.debts(record, results)
-        case = record.case
-        self._cases.add_results(
-            key,
-            results,
-            lambda connection: owe(connection, key, case.study_instance_uid, record.priority, debts),
-            is_last=is_last,
-        )
-        log.info("results kept", case=key, service=case.service, results=len(results), destinations=len(debts))
+        read = self._readings(key) if is_last else None
+
+        def enter(connection: sqlite3.Connection) -> None:
+            """Owe all that is there, as the case is now: a decision may have joined it since the step began."""
+            if read is not None:
+                numbers.enter(connection, key, read)
+            now = self._record(key)
+            debts = self.owing.debts(now, self._cases.results(key))
+            owe(connection, key, now.case.study_instance_uid, now.priority, debts)
+
+        self._cases.add_results(key, results, enter, is_last=is_last)
+        log.info("results kept", case=key, service=record.case.service, results=len(results), shadow=record.shadow)
+
+    def _readings(self, key: str) -> Readings | None:
+        """The numbers of a case; None where its findings are not here."""
+        folder = self._settings.runs / key
+        return readings_of(findings.load(folder, with_arrays=False)) if (folder / findings.RECORD).exists() else None
 
     def _archived(self, key: str, kinds: tuple[ResultKind, ...]) -> list[ResultRecord]:
         return [r for r in self._cases.results(key) if r.kind in kinds]

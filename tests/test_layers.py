@@ -24,7 +24,19 @@ LAYERS = (
     ("database", "doorbell", "supervise"),
     ("index_tables", "node_tables"),
     ("schema",),  # both databases, by settings
-    ("audit", "handover", "findings", "operands", "conditions", "operators", "peers", "yamlfile", "watched"),
+    ("agreement",),  # statistics of pairs
+    (
+        "audit",
+        "handover",
+        "findings",
+        "readings",
+        "operands",
+        "conditions",
+        "operators",
+        "peers",
+        "yamlfile",
+        "watched",
+    ),
     ("dimse",),
     ("archive", "engine"),
     ("receive", "route", "complete", "infer", "encode", "deliver", "exchange"),  # the stages
@@ -32,7 +44,12 @@ LAYERS = (
     ("wrap",),  # files of devices that do not speak DICOM, made into objects by a command
     ("workflow", "considering"),  # the order of the stages: from study to case, from case to results
     ("live",),  # which rules are live: judged, recorded, swapped
-    ("life", "work", "child"),  # composition roots of two processes, and the look at one study
+    (
+        "life",
+        "comparing",
+        "work",
+        "child",
+    ),  # composition roots of two processes, the looks at a study and at two services
     ("checks",),
     ("node",),
     ("web",),

@@ -33,7 +33,7 @@ class Pending:
 
 @dataclass(frozen=True)
 class CaseRecord:
-    """A case with its state."""
+    """A case with its state. `shadow`: nothing of it is ever sent."""
 
     case: Case
     send_to: tuple[str, ...]
@@ -44,6 +44,7 @@ class CaseRecord:
     attempt: int
     timings: dict[str, float]
     finished_utc_us: int | None
+    shadow: bool
 
 
 @dataclass(frozen=True)
@@ -107,4 +108,5 @@ def record_of(row: sqlite3.Row) -> CaseRecord:
         row["attempt"],
         json.loads(row["timings"]),
         row["finished_utc_us"],
+        bool(row["shadow"]),
     )

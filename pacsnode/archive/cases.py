@@ -140,8 +140,8 @@ class Cases:
                 return
             connection.execute(
                 "INSERT INTO cases (key, study_instance_uid, service, rules, rules_hash, instances, results, "
-                "send_to, priority, state, whole_because, supersedes, started_utc_us) "
-                "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, 'waiting', ?, ?, ?)",
+                "send_to, priority, state, whole_because, supersedes, started_utc_us, shadow) "
+                "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, 'waiting', ?, ?, ?, ?)",
                 (
                     case.key,
                     case.study_instance_uid,
@@ -155,15 +155,24 @@ class Cases:
                     because,
                     case.supersedes,
                     case.started_utc_us,
+                    candidate.shadow,
                 ),
             )
             audit.record(connection, "case opened", study=case.study_instance_uid, case=case.key, service=case.service)
 
     def unite(self, key: str, candidate: Candidate) -> bool:
-        """Another decision led to a case that exists: destinations, results and rules are united. Whether it grew."""
+        """Another decision led to a case that exists: destinations, results and rules are united. Whether it grew.
+
+        What a live rule asks for is live from then on, for its destinations alone; one in shadow adds nothing to it.
+        """
         with self.transaction() as connection:
             held = self.get(key)
             assert held is not None
+            if candidate.shadow and not held.shadow:
+                return False
+            if held.shadow and not candidate.shadow:
+                _go_live(connection, key, candidate)
+                return True
             grown = {
                 "send_to": _joined(held.send_to, candidate.send_to),
                 "results": _joined(held.case.results, candidate.results),
@@ -178,13 +187,17 @@ class Cases:
             return True
 
     def take(self, running_limit: int) -> list[CaseRecord]:
-        """Mark the most urgent waiting cases as running, up to `running_limit` in all, and return them."""
+        """Mark the most urgent waiting cases as running, up to `running_limit` in all, and return them.
+
+        One in shadow runs alone, and starts only when no live one waits or runs: it must delay nobody.
+        """
+        waiting = "SELECT * FROM cases WHERE state = 'waiting' AND shadow = ? ORDER BY priority, started_utc_us LIMIT ?"
+        running = "SELECT count(*) FROM cases WHERE state = 'running' AND shadow = ?"
         with self.transaction() as connection:
-            running = connection.execute("SELECT count(*) FROM cases WHERE state = 'running'").fetchone()[0]
-            rows = connection.execute(
-                "SELECT * FROM cases WHERE state = 'waiting' ORDER BY priority, started_utc_us LIMIT ?",
-                (max(0, running_limit - running),),
-            ).fetchall()
+            live, shadows = (connection.execute(running, (shadow,)).fetchone()[0] for shadow in (0, 1))
+            rows = connection.execute(waiting, (0, max(0, running_limit - live))).fetchall()
+            if not live and not rows and not shadows:
+                rows = connection.execute(waiting, (1, min(1, running_limit))).fetchall()
             connection.executemany("UPDATE cases SET state = 'running' WHERE key = ?", [(r["key"],) for r in rows])
         return [record_of(r) for r in rows]
 
@@ -293,6 +306,15 @@ class Cases:
             )
             for r in self._rows("SELECT * FROM results WHERE case_key = ? ORDER BY sop_instance_uid", (key,))
         ]
+
+
+def _go_live(connection: sqlite3.Connection, key: str, candidate: Candidate) -> None:
+    """A case in shadow that a live rule asks for."""
+    connection.execute(
+        "UPDATE cases SET shadow = 0, send_to = ?, results = ?, rules = ?, priority = ? WHERE key = ?",
+        (*map(to_json, (candidate.send_to, candidate.results, candidate.rules)), candidate.priority, key),
+    )
+    audit.record(connection, "case in shadow goes live", case=key)
 
 
 def _joined(held: tuple[str, ...], more: tuple[str, ...]) -> tuple[str, ...]:

@@ -28,7 +28,7 @@ OBSTACLES: Final = {
     "conflict": "its images disagree on the patient, or one is damaged",
     "aside": "other bytes under one of its UIDs, or a part of it, are kept aside",
     "undecided": "the rules have not been asked about it yet",
-    "unfinished": "a case of it is not done (waiting, running or parked)",
+    "unfinished": "a case of it is not done (waiting, running, or parked and not in shadow)",
     "owed": "a result of it is still owed to a destination",
     "unhashed": "not all of its files have their SHA-256 yet",
     "lacking": "the archive says that it does not have all of it",
@@ -54,7 +54,8 @@ _STANDINGS: Final = f"""
                            AND d.revision >= s.revision) THEN 'undecided'
         WHEN EXISTS (SELECT 1 FROM node.candidates d WHERE d.study_instance_uid = s.study_instance_uid)
           OR EXISTS (SELECT 1 FROM node.cases d
-                     WHERE d.study_instance_uid = s.study_instance_uid AND d.state != 'done') THEN 'unfinished'
+                     WHERE d.study_instance_uid = s.study_instance_uid AND d.state != 'done'
+                       AND NOT (d.shadow AND d.state = 'parked')) THEN 'unfinished'
         WHEN s.study_instance_uid IN owing THEN 'owed'
         WHEN sum(i.dataset_sha256 = '') > 0 THEN 'unhashed'
         WHEN sum(coalesce(c.failure != 0, 0)) > 0 THEN 'lacking'

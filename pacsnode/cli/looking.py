@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from datetime import UTC, datetime
 from typing import Any
 
@@ -10,6 +11,7 @@ import typer
 
 from pacsnode.errors import ConfigError
 
+UNITS_S = {"m": 60, "h": 3600, "d": 86400}
 JSON_OPTION = typer.Option(False, "--json", help="JSON instead of text.")
 
 
@@ -106,6 +108,7 @@ def jobs_list(
             "key": r.case.key,
             "started": local_time(settings, r.case.started_utc_us),
             "service": r.case.service,
+            "runs": "shadow" if r.shadow else "live",
             "state": r.state,
             "study_instance_uid": r.case.study_instance_uid,
             "reason": r.reason,
@@ -203,7 +206,8 @@ def _told(life: dict[str, Any]) -> list[str]:
         completion = candidate["completion"]
         missing = "; still missing: " + "; ".join(completion["missing"]) if completion["missing"] else ""
         whole = f"whole when quiet for {completion['quiet_s']:g} s{missing}"
-        lines.append(f"waiting     {candidate['service']}: {len(candidate['instances'])} images, {whole}")
+        shadow = " in shadow" if candidate["shadow"] else ""
+        lines.append(f"waiting     {candidate['service']}{shadow}: {len(candidate['instances'])} images, {whole}")
     if not life["rules"]:
         lines.append("rule        not decided yet")
     for case in life["cases"]:
@@ -213,8 +217,9 @@ def _told(life: dict[str, Any]) -> list[str]:
 
 def _case_told(case: dict[str, Any]) -> list[str]:
     again = f", attempt {case['attempt']}" if case["attempt"] > 1 else ""
+    state = f"{case['state']}{again}{', in SHADOW: nothing is sent' if case['shadow'] else ''}"
     lines = [
-        f"case        {case['service']}  {case['state']}{again}  by {', '.join(case['rules'])}  {case['key'][:12]}",
+        f"case        {case['service']}  {state}  by {', '.join(case['rules'])}  {case['key'][:12]}",
         f"  whole     {case['started']}  {case['whole_because']}",
     ]
     if case["supersedes"]:
@@ -265,3 +270,11 @@ def local_time(settings: Any, utc_us: int) -> str:
     """A time as people of the site read it, to the second."""
     moment = datetime.fromtimestamp(utc_us / 1e6, UTC).astimezone(settings.zone)
     return moment.isoformat(sep=" ", timespec="seconds")
+
+
+def seconds_since(text: str) -> int:
+    """What `--since` says. Raises ConfigError."""
+    found = re.fullmatch(r"(\d{1,5}) ?([mhd])", text, re.ASCII)
+    if found is None:
+        raise ConfigError(f"expected a time such as 12h or 7d, found {text!r}", where="--since")
+    return int(found[1]) * UNITS_S[found[2]]

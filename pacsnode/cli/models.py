@@ -1,4 +1,6 @@
-"""Commands about AI services: list, check, allow, install, card. `model_starter` makes one, `model_run` tries one."""
+"""Commands about AI services: list, check, allow, install, card. `model_starter` makes one, `model_run` tries one,
+`model_compare` compares two.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from pacsnode.cli import model_run, model_starter
+from pacsnode.cli import model_compare, model_run, model_starter
 from pacsnode.cli.looking import JSON_OPTION, local_time, ready, ring
 from pacsnode.errors import ConfigError
 
@@ -31,6 +33,7 @@ def register(app: typer.Typer) -> None:
     models.command("install")(models_install)
     models.command("allow")(models_allow)
     models.command("card")(models_card)
+    models.command("compare")(model_compare.models_compare)
     app.add_typer(models, name="models")
 
 

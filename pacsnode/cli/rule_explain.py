@@ -134,8 +134,9 @@ def _rule_told(verdict: RuleVerdict) -> Iterator[str]:
 
 def _case_told(candidate: Candidate) -> Iterator[str]:
     results, places = ", ".join(candidate.results), ", ".join(candidate.send_to)
+    sent = "in shadow, nothing is sent" if candidate.shadow else f"{results} to {places}"
     by = " and ".join(candidate.rules)
-    yield f"→ {candidate.service} reads {_images(len(candidate.instances))}; {results} to {places}  by {by}"
+    yield f"→ {candidate.service} reads {_images(len(candidate.instances))}; {sent}  by {by}"
     completion = candidate.completion
     if completion.missing:
         yield f"  still missing: {'; '.join(completion.missing)}"

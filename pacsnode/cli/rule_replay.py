@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -16,14 +15,13 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from pacsnode.cli.looking import JSON_OPTION, ready
+from pacsnode.cli.looking import JSON_OPTION, ready, seconds_since
 from pacsnode.errors import ConfigError
 
 if TYPE_CHECKING:
     from pacsnode.handover import Study
     from pacsnode.route.rules import Rules
 
-UNITS_S = {"m": 60, "h": 3600, "d": 86400}
 RULES_OPTION = typer.Option(None, "--rules", help="Another rules file, to be compared with that of this site.")
 SINCE_OPTION = typer.Option("", "--since", help="Studies of which something came since: 12h, 7d.")
 LAST_OPTION = typer.Option(10_000, "--last", min=1, help="The newest studies, so many at most.")
@@ -55,7 +53,7 @@ def rules_replay(
     settings = ready(load())
     if diff and rules is None:
         raise ConfigError("--diff compares with another file: name it by --rules")
-    uids = newest(settings, last, _seconds(since) if since else 0)
+    uids = newest(settings, last, seconds_since(since) if since else 0)
     if rules is None:
         (ours,) = _rules(settings, None)
         counted = _counted(settings, ours, uids)
@@ -116,13 +114,6 @@ def _rules(settings: Any, *files: Path | None) -> list[Rules]:
 
     services = load_catalogue(settings.models)
     return [read_rules(yamlfile.load(file or settings.rules), services, settings) for file in files]
-
-
-def _seconds(text: str) -> int:
-    found = re.fullmatch(r"(\d{1,5}) ?([mhd])", text, re.ASCII)
-    if found is None:
-        raise ConfigError(f"expected a time such as 12h or 7d, found {text!r}", where="--since")
-    return int(found[1]) * UNITS_S[found[2]]
 
 
 def _counted(settings: Any, rules: Rules, uids: Sequence[str]) -> dict[str, Any]:

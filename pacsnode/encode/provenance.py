@@ -27,6 +27,8 @@ PROCESSING_EQUIPMENT = Concept("109102", "DCM", "Processing Equipment")
 ARTIFICIAL_INTELLIGENCE = Concept("123110", "DCM", "Artificial Intelligence")
 SIGNAL_ANALYSIS = Concept("CLASSICAL", PRIVATE_SCHEME, "Classical signal or image analysis")
 """Algorithm family where nothing was learnt: CID 7162 has only single techniques for it."""
+NO_WEIGHTS = "none"
+"""In place of their hash, where nothing was learnt: left out, it could as well have been forgotten."""
 
 _FIRST_SERIES_NUMBER = 9000
 _KIND_NUMBER: Mapping[ResultKind, int] = {"sr": 1, "seg": 2, "sc": 3}
@@ -189,7 +191,7 @@ def processing_equipment(algorithm: Algorithm, started: datetime) -> Dataset:
         software_versions=algorithm.version[:64],
         purpose_of_reference=coded(PROCESSING_EQUIPMENT),
         contribution_datetime=started,
-        contribution_description="Analysis, unverified",
+        contribution_description=_contribution(algorithm),
     )
     item.DeviceUID = device_uid(algorithm)
     return item
@@ -206,7 +208,7 @@ def comments(algorithm: Algorithm) -> tuple[str, ...]:
         "Licence": algorithm.licence,
         "Computed on": algorithm.device,
         "Bundle SHA-256": algorithm.bundle_hash,
-        "Weights SHA-256": algorithm.weights_hash,
+        "Weights SHA-256": algorithm.weights_hash or NO_WEIGHTS,
     }
     lines = (f"{label}: {text}" for label, text in labelled.items() if text)
     return (f"AI result, unverified. {NOT_FOR_DIAGNOSIS}", *lines)
@@ -217,5 +219,18 @@ def _family(algorithm: Algorithm) -> Concept:
 
 
 def _parameters(algorithm: Algorithm, rules_hash: str) -> list[str]:
-    hashes = {"bundle": algorithm.bundle_hash, "weights": algorithm.weights_hash, "rules": rules_hash}
-    return [f"{name}={value}" for name, value in hashes.items() if value]
+    told = {
+        "bundle": algorithm.bundle_hash,
+        "weights": algorithm.weights_hash or NO_WEIGHTS,
+        "rules": rules_hash,
+        "device": algorithm.device,
+    }
+    return [f"{name}={value}" for name, value in told.items() if value]
+
+
+def _contribution(algorithm: Algorithm) -> str:
+    """Contribution Description (ST, 1024 characters): in every object, also a picture, which has no other place."""
+    return (
+        f"Analysis, unverified. Bundle SHA-256 {algorithm.bundle_hash}. "
+        f"Weights SHA-256 {algorithm.weights_hash or NO_WEIGHTS}. Computed on {algorithm.device}"
+    )[:1024]

@@ -32,6 +32,8 @@ from pacsnode.route.view import Images, View
 
 PRIORITIES: dict[Priority, int] = {"stat": 1, "routine": 10, "off-peak": 20}
 """Smaller is sooner."""
+SHADOW_AFTER = 100
+"""Added to the priority of what runs in shadow: behind everything that somebody waits for."""
 LATE_ORDER = ("ignore", "amend", "rerun")
 
 
@@ -109,7 +111,7 @@ def _apply(rule: Rule, deciding: _Deciding) -> RuleVerdict:
         deciding.stopped.append((rule.name, images))
         deciding.left &= ~images
         told.append("no rule below looks at them")
-    return RuleVerdict(rule.name, True, f"matched, {', '.join(told)}", clauses)
+    return RuleVerdict(rule.name, True, f"matched, {', '.join(told)}", clauses, rule.shadow)
 
 
 def _why_none(rule: Rule, deciding: _Deciding) -> str:
@@ -137,7 +139,7 @@ def _run(rule: Rule, name: str, images: Images, deciding: _Deciding) -> tuple[st
     key = (candidate.service, candidate.instances)
     held = deciding.candidates.get(key)
     deciding.candidates[key] = _united(held, candidate) if held else candidate
-    return f"{name} gets {accepted.images.bit_count()} of {count}", ()
+    return f"{name} gets {accepted.images.bit_count()} of {count}{', in shadow' if rule.shadow else ''}", ()
 
 
 def _candidate(rule: Rule, service: str, images: Images, deciding: _Deciding) -> Candidate:
@@ -149,7 +151,7 @@ def _candidate(rule: Rule, service: str, images: Images, deciding: _Deciding) ->
         deciding.view.uids(images),
         tuple(kind for kind in RESULT_KINDS if kind in rule.results),
         tuple(dict.fromkeys(rule.send_to)),
-        PRIORITIES[rule.priority],
+        PRIORITIES[rule.priority] + (SHADOW_AFTER if rule.shadow else 0),
         Completion(
             complete.quiet,
             complete.after_release,
@@ -159,6 +161,7 @@ def _candidate(rule: Rule, service: str, images: Images, deciding: _Deciding) ->
             tuple(_missing(rule, images, deciding.view)),
         ),
         Late(rule.late.do, rule.late.within),
+        rule.shadow,
     )
 
 
@@ -191,7 +194,12 @@ def _gaps(instances: Sequence[Instance]) -> list[str]:
 
 
 def _united(first: Candidate, second: Candidate) -> Candidate:
-    """Two rules that ask one service for the same images share one run, which waits for what both expect."""
+    """Two rules that ask one service for the same images share one run, which waits for what both expect.
+
+    A rule in shadow adds nothing to a live one: neither a destination nor a time to wait.
+    """
+    if first.shadow != second.shadow:
+        return second if first.shadow else first
     one, other = first.completion, second.completion
     releases = (one.after_release_s, other.after_release_s)
     completion = Completion(

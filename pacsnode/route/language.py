@@ -203,6 +203,9 @@ class RuleEntry(Record):
     late_images: Annotated[Late | None, Field(description="What images do that come too late.")] = None
     priority: Annotated[Priority | None, Field(description="What goes first where several wait.")] = None
     stop: Annotated[bool, Field(description="No rule below looks at the images that this one takes.")] = False
+    shadow: Annotated[
+        bool, Field(description="true: the service runs, and nothing of it is sent; see `pacsnode models compare`.")
+    ] = False
     enabled: Annotated[bool, Field(description="false switches the rule off; its examples are still tried.")] = True
     note: Annotated[str, Field(description="For people.")] = ""
     owner: Annotated[str | None, Field(description="Whom to ask.")] = None

@@ -56,10 +56,27 @@ def _of_deeds(loc: Loc, rule: Rule, content: RulesFile) -> Iterator[Problem]:
         yield Problem(loc, text, "does-nothing")
     for key in ("complete", "results", "send_to"):
         given = getattr(entry, key)
-        if rule.run and given is None and getattr(defaults, key) is None:
+        is_needed = rule.run and (key == "complete" or not rule.shadow)
+        if is_needed and given is None and getattr(defaults, key) is None:
             yield Problem((*loc, key), "this key is missing, here and in `defaults`", "missing", at="key")
         if not rule.run and given is not None:
             yield Problem((*loc, key), "this says what a service does, and the rule has no `run`", "no-run", at="key")
+    if rule.shadow:
+        yield from _of_shadow(loc, rule, entry.send_to is not None)
+
+
+def _of_shadow(loc: Loc, rule: Rule, names_destinations: bool) -> Iterator[Problem]:
+    """A rule in shadow runs a service beside the others, and changes nothing for anybody."""
+    if not rule.run:
+        text = "this says how a service runs, and the rule has no `run`"
+        yield Problem((*loc, "shadow"), text, "no-run", at="key")
+    for key, does in (("forward", "sends images"), ("stop", "keeps images from the rules below")):
+        if getattr(rule, key):
+            text = f"a rule with `shadow: true` changes nothing for others, and this {does}; put it into a live rule"
+            yield Problem((*loc, key), text, "shadow-acts", at="key")
+    if names_destinations:
+        text = "nothing is sent, since the rule has `shadow: true`"
+        yield Problem((*loc, "send_to"), text, "shadow-send-to", at="key", is_warning=True)
 
 
 def _of_peers_in_conditions(document: Document, directory: Directory) -> Iterator[Problem]:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from pacsnode.handover import Candidate, Decision, Forward, Study
-from pacsnode.route.decide import decide
+from pacsnode.route.decide import SHADOW_AFTER, decide
 from pacsnode.route.rules import Rules
 from pacsnode.route.view import View
 
@@ -97,14 +97,17 @@ def _moved(old: Candidate, new: Candidate, why: Why) -> list[str]:
 def _changes(old: Candidate, new: Candidate) -> list[str]:
     """What is otherwise with the same service, in words."""
     changes = []
+    if old.shadow != new.shadow:
+        changes.append("in shadow: nothing is sent any more" if new.shadow else "live, not in shadow any more")
     for name, one, other in (
         ("results", old.results, new.results),
         ("send_to", old.send_to, new.send_to),
     ):
-        if set(one) != set(other):
-            changes.append(f"{name} {', '.join(other)} instead of {', '.join(one)}")
-    if old.priority != new.priority:
-        changes.append(f"priority {SHOWN[new.priority]} instead of {SHOWN[old.priority]}")
+        if set(one) != set(other) and not new.shadow:
+            changes.append(f"{name} {', '.join(other)} instead of {', '.join(one) or 'none'}")
+    one_priority, other_priority = (SHOWN[of.priority % SHADOW_AFTER] for of in (old, new))
+    if one_priority != other_priority:
+        changes.append(f"priority {other_priority} instead of {one_priority}")
     if old.completion != new.completion:
         changes.append("another `complete`")
     if old.late != new.late:

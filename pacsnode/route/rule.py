@@ -29,7 +29,7 @@ class ServiceSummary:
 
 @dataclass(frozen=True)
 class Rule:
-    """One rule with what `defaults:` adds to it. `schedule` is part of `when`."""
+    """One rule with what `defaults:` adds to it. `schedule` is part of `when`; one in `shadow` has no `send_to`."""
 
     name: str
     when: Condition
@@ -42,6 +42,7 @@ class Rule:
     late: LateImages
     priority: Priority
     stop: bool
+    shadow: bool
     enabled: bool
     note: str
     owner: str
@@ -63,12 +64,13 @@ def rule_of(entry: RuleEntry, defaults: Defaults) -> Rule:
         entry.series,
         entry.run or (),
         entry.results or defaults.results or (),
-        entry.send_to or defaults.send_to or (),
+        () if entry.shadow else entry.send_to or defaults.send_to or (),
         entry.forward or (),
         entry.complete or defaults.complete or AT_ONCE,
         entry.late_images or defaults.late_images,
         entry.priority or defaults.priority,
         entry.stop,
+        entry.shadow,
         entry.enabled,
         entry.note,
         defaults.owner if entry.owner is None else entry.owner,

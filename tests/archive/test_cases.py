@@ -253,3 +253,53 @@ def test_many_threads_work_on_one_connection(cases: Cases) -> None:
     records = cases.listing("done", 100)
     assert len(records) == 80
     assert all(r.send_to == ("sender", "pacs", "ward") and len(cases.results(r.case.key)) == 1 for r in records)
+
+
+SHADOW = replace(CANDIDATE, rules=("next",), results=(), send_to=(), priority=110, shadow=True)
+
+
+def test_a_live_rule_wins_over_one_in_shadow_and_its_destinations_alone_count(settings: Settings, cases: Cases) -> None:
+    open_case(cases, "k1", candidate=SHADOW)
+    assert cases.unite("k1", CANDIDATE)
+    record = cases.get("k1")
+    assert record is not None
+    assert (record.shadow, record.priority, record.send_to) == (False, 10, ("sender", "pacs"))
+    assert (record.case.rules, record.case.results) == (("chest",), ("sr", "seg"))
+    assert audited(settings) == ["case opened", "case in shadow goes live"]
+
+
+def test_a_rule_in_shadow_adds_nothing_to_a_live_case(cases: Cases) -> None:
+    open_case(cases, "k1")
+    before = cases.get("k1")
+    assert not cases.unite("k1", replace(SHADOW, results=("sc",), send_to=("ward",)))
+    assert cases.get("k1") == before
+
+
+def test_two_rules_in_shadow_stay_in_shadow(cases: Cases) -> None:
+    open_case(cases, "k1", candidate=SHADOW)
+    cases.unite("k1", replace(SHADOW, rules=("another",)))
+    record = cases.get("k1")
+    assert record is not None
+    assert (record.shadow, record.send_to, record.case.rules) == (True, (), ("chest", "another"))
+
+
+def test_a_case_in_shadow_starts_only_when_no_live_one_waits_or_runs_and_then_alone(cases: Cases) -> None:
+    for number in range(3):
+        open_case(cases, f"shadow-{number}", started=number, candidate=SHADOW)
+    open_case(cases, "live", started=9000, candidate=replace(CANDIDATE, priority=20))
+    assert [r.case.key for r in cases.take(4)] == ["live"]
+    assert cases.take(4) == []
+    cases.add_results("live", [], nothing, is_last=True)
+    assert [r.case.key for r in cases.take(4)] == ["shadow-0"]
+    assert cases.take(4) == []
+    for number in range(4):
+        open_case(cases, f"live-{number}", started=9001 + number)
+    assert [r.case.key for r in cases.take(4)] == [f"live-{number}" for number in range(4)]
+
+
+def test_a_candidate_that_was_recorded_before_there_was_a_shadow_is_live(settings: Settings, cases: Cases) -> None:
+    cases.record_decision(decision(1, CANDIDATE), [(CANDIDATE, CAME)])
+    with sqlite3.connect(settings.node_db) as connection:
+        connection.execute("UPDATE candidates SET candidate = json_remove(candidate, '$.shadow')")
+    connection.close()
+    assert cases.pending("1.2.3")[0].candidate == CANDIDATE

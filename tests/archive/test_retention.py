@@ -21,6 +21,7 @@ CASE = (
     "INSERT INTO cases (key, study_instance_uid, service, rules, rules_hash, instances, results, send_to, priority, "
     "state, whole_because, started_utc_us) VALUES ('k', '1.2.3', 's', '[]', 'r', '[]', '[]', '[]', 1, ?, 'quiet', 1)"
 )
+IN_SHADOW = CASE.replace("started_utc_us)", "started_utc_us, shadow)").replace("'quiet', 1)", "'quiet', 1, 1)")
 OWED = (
     "INSERT INTO outbox (sop_instance_uid, destination, case_key, study_instance_uid, state, priority, "
     "next_attempt_utc_us, created_utc_us) VALUES ('1.9', 'pacs', 'k', '1.2.3', ?, 1, 1, 1)"
@@ -113,6 +114,7 @@ def test_every_obstacle_is_tried() -> None:
     "cause",
     [
         lambda home: home.node(CASE, "done"),
+        lambda home: home.node(IN_SHADOW, "parked"),
         lambda home: home.node(OWED, "sent"),
         lambda home: home.node(OWED, "parked"),
         lambda home: home.rows(ASIDE, "1.2.3.1.0", STUDY, "quarantine"),

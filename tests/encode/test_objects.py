@@ -123,6 +123,33 @@ def test_every_object_says_who_made_it_and_that_nobody_verified_it(tmp_path: Pat
         assert said in text
 
 
+@pytest.mark.parametrize(
+    ("findings", "source", "kinds", "weights"),
+    [(chest_findings(), CR, KINDS, "cd" * 32), (ecg_findings(), ECG, ("sr", "sc"), "none")],
+    ids=["network", "nothing learnt"],
+)
+def test_every_kind_names_service_version_bundle_weights_and_device(
+    findings: Findings, source: Path, kinds: tuple[ResultKind, ...], weights: str, tmp_path: Path
+) -> None:
+    made_by = findings.algorithm
+    results = encode(findings, request(tmp_path, source, results=kinds))
+    for kind in kinds:
+        *_, equipment = read(results, kind).ContributingEquipmentSequence
+        assert (equipment.ManufacturerModelName, equipment.SoftwareVersions) == (made_by.service, made_by.version)
+        assert equipment.ContributionDescription == (
+            f"Analysis, unverified. Bundle SHA-256 {made_by.bundle_hash}. Weights SHA-256 {weights}. Computed on cpu"
+        )
+    told = [str(item.TextValue) for item in items(read(results, "sr")) if item.ValueType == "TEXT"]
+    parameters = {f"bundle={made_by.bundle_hash}", f"weights={weights}", "device=cpu"}
+    assert parameters <= set(told)
+    assert {f"Weights SHA-256: {weights}", f"Bundle SHA-256: {made_by.bundle_hash}", "Computed on: cpu"} <= set(told)
+    if "seg" in kinds:
+        for segment in read(results, "seg").SegmentSequence:
+            (algorithm,) = segment.SegmentationAlgorithmIdentificationSequence
+            assert (algorithm.AlgorithmName, algorithm.AlgorithmVersion) == (made_by.service, made_by.version)
+            assert parameters <= set(algorithm.AlgorithmParameters.split(","))
+
+
 def test_the_series_description_is_short_and_plain_for_any_service() -> None:
     text = series_description(replace(CHEST, service="흉부\\" + "x" * 80))
     assert text.isascii() and len(text) <= 64 and "\\" not in text and text.endswith(" - UNVERIFIED")

@@ -151,6 +151,11 @@ def test_what_editors_do_to_a_good_file_is_no_mistake(content: str, tmp_path: Pa
             ":10:5 rules.0.run.0: warning: chest-xray accepts no image that this rule takes: Modality cannot be CT or "
             "MR and CR or DX at once [service-never]",
         ),
+        (
+            "results",
+            "shadow: true\n    results",
+            ":13:5 rules.0.send_to: warning: nothing is sent, since the rule has `shadow: true` [shadow-send-to]",
+        ),
     ],
 )
 def test_what_is_hardly_meant_is_told_and_the_file_acts(

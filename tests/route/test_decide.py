@@ -12,7 +12,7 @@ import pytest
 
 from pacsnode.handover import Instance, Study
 from pacsnode.operators import parse
-from pacsnode.route.decide import decide
+from pacsnode.route.decide import PRIORITIES, decide
 from pacsnode.route.rule import ServiceSummary
 from pacsnode.route.rules import Rules, load_rules
 
@@ -212,3 +212,40 @@ def test_the_shipped_rules_route_what_sites_send_once_they_are_switched_on(
     assert decide(study([instance("1.2.1", **attributes)]), shipped).candidates == ()
     decision = decide(study([instance("1.2.1", **attributes)]), on)
     assert [candidate.service for candidate in decision.candidates] == ([service] if service else [])
+
+
+def shadow(name: str, run: str, quiet: str = "9s", more: str = "") -> str:
+    return (
+        f"  - {{name: {name}, when: {{Modality: DX}}, complete: {{quiet: {quiet}}}, run: {run}, shadow: true{more}}}\n"
+    )
+
+
+def test_a_rule_in_shadow_makes_a_case_of_which_nothing_is_sent(tmp_path: Path) -> None:
+    rules = rules_of(tmp_path, shadow("next", "chest-xray", more=", priority: stat"))
+    decision = decide(study([PA]), rules)
+    (candidate,) = decision.candidates
+    assert (candidate.shadow, candidate.send_to, candidate.results) == (True, (), ())
+    assert candidate.priority > PRIORITIES["off-peak"]
+    assert decision.verdicts[0].reason == "matched, chest-xray gets 1 of 1 image, in shadow"
+
+
+def test_what_the_defaults_send_to_is_not_sent_from_the_shadow(tmp_path: Path) -> None:
+    rules = rules_of(tmp_path, shadow("next", "chest-xray"), "defaults: {send_to: [pacs], results: [sr]}\n")
+    (candidate,) = decide(study([PA]), rules).candidates
+    assert candidate.send_to == ()
+    assert rules.warnings == ()
+
+
+@pytest.mark.parametrize("order", [(0, 1), (1, 0)])
+def test_where_a_live_rule_asks_for_the_same_it_alone_counts(order: tuple[int, int], tmp_path: Path) -> None:
+    both = (CHEST, shadow("next", "chest-xray", quiet="10m"))
+    rules = rules_of(tmp_path, *(both[number] for number in order))
+    alone = rules_of(tmp_path, CHEST)
+    given = study([PA])
+    assert decide(given, rules).candidates == decide(given, alone).candidates
+
+
+def test_a_study_that_only_a_rule_in_shadow_takes_counts_as_taken_by_none(tmp_path: Path) -> None:
+    given = study([PA])
+    assert not decide(given, rules_of(tmp_path, shadow("next", "chest-xray"))).is_matched
+    assert decide(given, rules_of(tmp_path, CHEST, shadow("next", "chest-xray"))).is_matched

@@ -43,3 +43,12 @@ def test_why_not_names_a_rule_that_is_gone_or_off(tmp_path: Path) -> None:
     rules = rules_of(tmp_path, rule("off", "{Modality: DX}", "1s", "chest-xray", "[sr]", "[web]", ", enabled: false"))
     assert why_not(study(), rules, "gone", ["1.9.0"]) == "there is no rule 'gone'"
     assert "enabled: false" in why_not(study(), rules, "off", ["1.9.0"])
+
+
+def test_a_rule_that_goes_into_the_shadow_or_out_of_it_is_told_as_such(tmp_path: Path) -> None:
+    live = rules_of(tmp_path, rule_for("first", WHENS["first"]))
+    shadow = rules_of(tmp_path, rule_for("first", WHENS["first"]).replace("send_to: [pacs]", "shadow: true"))
+    of_live, of_shadow = decide(study(), live, explained=False), decide(study(), shadow, explained=False)
+    assert [one.detail for one in differences(of_live, of_shadow)] == ["in shadow: nothing is sent any more"]
+    (back,) = differences(of_shadow, of_live)
+    assert back.detail == "live, not in shadow any more; send_to pacs instead of none"
