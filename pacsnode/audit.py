@@ -15,6 +15,8 @@ Event = Literal[
     "case parked",
     "case retried",
     "case stays incomplete",
+    "vendor asked",
+    "answer refused",
     "owed",
     "delivered",
     "parked",

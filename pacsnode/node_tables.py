@@ -43,7 +43,7 @@ def node_0001(db: Database) -> None:
         results TEXT NOT NULL,
         send_to TEXT NOT NULL,
         priority INTEGER NOT NULL,
-        state TEXT NOT NULL,                  -- waiting | running | done | parked
+        state TEXT NOT NULL,                  -- waiting | asked | running | done | parked
         reason TEXT NOT NULL DEFAULT '',
         whole_because TEXT NOT NULL,
         supersedes TEXT NOT NULL DEFAULT '',
@@ -145,6 +145,28 @@ def node_0004(db: Database) -> None:
         source TEXT NOT NULL                  -- first start | allow | install
     );
     CREATE INDEX IF NOT EXISTS allowed_bundle ON allowed(service, bundle_hash);
+    """)
+
+
+@node()
+def node_0005(db: Database) -> None:
+    """Cases whose work a vendor's node does: when it was asked, until when it may answer, what was refused."""
+    db.executescript("""
+    CREATE TABLE IF NOT EXISTS asked (
+        case_key TEXT PRIMARY KEY,
+        study_instance_uid TEXT NOT NULL,
+        peer TEXT NOT NULL,                   -- the vendor's node
+        asked_utc_us INTEGER NOT NULL,        -- the last time
+        until_utc_us INTEGER NOT NULL,
+        answered_attempt INTEGER NOT NULL DEFAULT 0  -- the attempt of the case for which the answer is here
+    ) WITHOUT ROWID;
+    CREATE INDEX IF NOT EXISTS asked_study ON asked(study_instance_uid, peer);
+    CREATE TABLE IF NOT EXISTS refused_answers (
+        sop_instance_uid TEXT PRIMARY KEY,
+        case_key TEXT NOT NULL,
+        reason TEXT NOT NULL,
+        refused_utc_us INTEGER NOT NULL
+    ) WITHOUT ROWID;
     """)
 
 

@@ -80,6 +80,8 @@ class Owing:
         if not owed.case_key:
             return ""
         record = self._cases.get(owed.case_key)
+        if record is not None and owed.sop_instance_uid in record.case.instances:
+            return ""  # an image for the vendor's node that does the case's work
         return "its case is not known any more" if record is None else self._refusal(record.case.service, peer)
 
     def _refusal(self, service_name: str, peer: Peer) -> str:

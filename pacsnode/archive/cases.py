@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import sqlite3
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -177,13 +177,18 @@ class Cases:
             )
             return True
 
-    def take(self, running_limit: int) -> list[CaseRecord]:
-        """Mark the most urgent waiting cases as running, up to `running_limit` in all, and return them."""
+    def take(self, running_limit: int, vendors: Collection[str] = ()) -> list[CaseRecord]:
+        """Mark the most urgent waiting cases as running, up to `running_limit` in all, and return them.
+
+        Of the services `vendors`, whose work others do, only cases whose answer is here.
+        """
         with self.transaction() as connection:
             running = connection.execute("SELECT count(*) FROM cases WHERE state = 'running'").fetchone()[0]
             rows = connection.execute(
-                "SELECT * FROM cases WHERE state = 'waiting' ORDER BY priority, started_utc_us LIMIT ?",
-                (max(0, running_limit - running),),
+                "SELECT * FROM cases c WHERE state = 'waiting' AND (service NOT IN (SELECT value FROM json_each(?)) "
+                "OR EXISTS (SELECT 1 FROM asked a WHERE a.case_key = c.key AND a.answered_attempt = c.attempt)) "
+                "ORDER BY priority, started_utc_us LIMIT ?",
+                (to_json(tuple(vendors)), max(0, running_limit - running)),
             ).fetchall()
             connection.executemany("UPDATE cases SET state = 'running' WHERE key = ?", [(r["key"],) for r in rows])
         return [record_of(r) for r in rows]
