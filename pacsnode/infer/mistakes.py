@@ -238,7 +238,7 @@ def _of_card(pipeline: PipelineFile) -> Iterator[Problem]:
     outputs = sorted(set(pipeline.outputs()))
     for n, measured in enumerate(pipeline.card.measured):
         loc: Loc = ("card", "measured", n)
-        if measured.of and measured.of not in outputs:
+        if measured.of and measured.of not in outputs and pipeline.remote is None:
             near = nearest(measured.of, outputs) or f"; expected: {', '.join(outputs)}"
             yield Problem((*loc, "of"), f"there is no output {measured.of}{near}", "unknown-output")
         if measured.metric.casefold() != "sensitivity":

@@ -71,9 +71,9 @@ class World:
     models: Path
     sources: dict[str, Path] = field(default_factory=dict)
 
-    def film(self, answering: Answering, hurry: str = "hurry") -> str:
-        """A radiograph of a new study of a Korean, which the vendor answers so; the study's UID."""
-        study, word = str(generate_uid()), f"study {len(self.sources)}"
+    def film(self, answering: Answering, which: str = "hurry", study: str = "") -> str:
+        """A radiograph of a Korean, of a new study or one more, which the vendor answers so; the study's UID."""
+        study, word = study or str(generate_uid()), f"study {len(self.sources)}"
         self.vendor.answers[word] = answering
         dataset = bundles.image(
             bundles.gradient(),
@@ -86,7 +86,7 @@ class World:
             SOPInstanceUID=generate_uid(),
             StudyDate="20260301",
             StudyTime="101500.000",
-            StudyID=hurry,
+            StudyID=which,
             AccessionNumber="A-1",
             StudyDescription=word,
         )
@@ -249,6 +249,37 @@ def test_no_answer_parks_the_case_in_time_and_a_retry_asks_again(world: World) -
     world.case(study, "asked")
     wait_until(lambda: len(world.vendor.images_of(study)) == 2)
     world.case(study, "parked")
+
+
+def test_a_node_that_refuses_the_images_is_named_with_its_answer(world: World) -> None:
+    world.vendor.refuses.add(f"study {len(world.sources)}")
+    study = world.film(played.silent)
+    reason = world.case(study, "parked")["reason"]
+    assert reason.startswith("peer vendor-ai does not take the images: the peer refused it: 0xC123")
+
+
+def test_what_comes_after_the_case_is_done_is_kept_and_not_delivered(world: World) -> None:
+    study = world.film(played.right)
+    world.case(study, "done")
+    world.delivered(study, 2)
+    (source,) = world.vendor.images_of(study)
+    world.vendor.send([played.report(source)])
+    time.sleep(2)
+    shown = world.node.run("studies", "show", study).stdout
+    assert "SR of vendor-ai: kept" in shown
+    assert len(world.delivered(study, 2)) == 2
+
+
+def test_a_second_image_asks_again_for_the_whole_and_each_case_gets_its_own_answer(world: World) -> None:
+    study = world.film(played.right)
+    first = world.case(study, "done")
+    world.film(played.right, study=study)
+    wait_until(lambda: [case["state"] for case in world.life(study)["cases"]] == ["done", "done"], every_s=0.1)
+    second = world.life(study)["cases"][1]
+    assert len(world.vendor.images_of(study)) == 3, "one, then both"
+    assert second["supersedes"] == first["key"]
+    given = [{result["sop_instance_uid"] for result in case["results"]} for case in (first, second)]
+    assert len(given[0]) == 2 and len(given[1]) >= 2 and not given[0] & given[1]
 
 
 def test_a_node_that_cannot_be_reached_is_named_as_the_reason(world: World) -> None:

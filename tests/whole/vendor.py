@@ -24,8 +24,10 @@ SR = "1.2.840.10008.5.1.4.1.1.88.33"
 SEG = "1.2.840.10008.5.1.4.1.1.66.4"
 PDF = "1.2.840.10008.5.1.4.1.1.104.1"
 EXPLICIT = str(ExplicitVRLittleEndian)
-OF_SOURCE = ("PatientName", "PatientID", "PatientBirthDate", "PatientSex", "StudyInstanceUID", "StudyDate", "StudyTime")
-OF_SOURCE += ("AccessionNumber", "StudyID", "ReferringPhysicianName")
+OF_SOURCE = (
+    *("PatientName", "PatientID", "PatientBirthDate", "PatientSex"),
+    *("StudyInstanceUID", "StudyDate", "StudyTime", "StudyID", "AccessionNumber", "ReferringPhysicianName"),
+)
 
 
 def answer(source: Dataset, sop_class: str, modality: str, **changes: Any) -> Dataset:
@@ -95,6 +97,7 @@ class Vendor:
     sent: list[Dataset] = field(default_factory=list)
     statuses: list[int] = field(default_factory=list)
     faults: list[str] = field(default_factory=list)
+    refuses: set[str] = field(default_factory=set)
 
     def __enter__(self) -> Vendor:
         ae = AE(ae_title="VENDOR")
@@ -107,6 +110,8 @@ class Vendor:
 
     def _took(self, event: Any) -> int:
         dataset = event.dataset
+        if str(dataset.StudyDescription) in self.refuses:
+            return 0xC123
         dataset.file_meta = event.file_meta
         self.got.append(dataset)
         self.called_as.append(event.assoc.requestor.primitive.called_ae_title)
