@@ -24,7 +24,7 @@ def study_life(settings: Settings, study_instance_uid: str) -> dict[str, Any] | 
     outbox = Outbox(settings.node_db, 0)
     try:
         study, aside = index.study(study_instance_uid), index.aside(study_instance_uid)
-        if study is None and not aside:
+        if study is None and not aside and not index.answers(study_instance_uid):
             return None
         decided = cases.verdicts(study_instance_uid)
         deliveries = outbox.listing(study=study_instance_uid, limit=1000)

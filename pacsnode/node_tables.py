@@ -161,6 +161,8 @@ def node_0005(db: Database) -> None:
         answered_attempt INTEGER NOT NULL DEFAULT 0  -- the attempt of the case for which the answer is here
     ) WITHOUT ROWID;
     CREATE INDEX IF NOT EXISTS asked_study ON asked(study_instance_uid, peer);
+    CREATE INDEX IF NOT EXISTS asked_time ON asked(asked_utc_us);
+    CREATE INDEX IF NOT EXISTS cases_asked ON cases(key) WHERE state = 'asked';
     CREATE TABLE IF NOT EXISTS refused_answers (
         sop_instance_uid TEXT PRIMARY KEY,
         case_key TEXT NOT NULL,

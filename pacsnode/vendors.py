@@ -160,7 +160,7 @@ class Vendors:
             return
         count, reason = self._asked.unsent(asked.record.case.key, "parked")
         if count:
-            self._park(asked.record, f"peer {asked.peer} does not take the images: {reason}")
+            self._park(asked.record, f"the images cannot be sent to {asked.peer}: {reason}")
         elif utc_us() >= asked.until_utc_us:
             within_s = (asked.until_utc_us - asked.asked_utc_us) / 1e6
             self._park(asked.record, f"{NO_ANSWER} from {asked.peer} within {_in_words(within_s)}{why(asked)}")

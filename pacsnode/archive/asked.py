@@ -73,9 +73,11 @@ class AskedCases:
         then, and parked with a reason that begins so."""
         with self._cases.transaction() as connection:
             rows = connection.execute(
+                "SELECT c.*, a.peer, a.asked_utc_us, a.until_utc_us FROM cases c JOIN asked a ON a.case_key = c.key "
+                "WHERE c.state = 'asked' UNION ALL "
                 "SELECT c.*, a.peer, a.asked_utc_us, a.until_utc_us FROM asked a JOIN cases c ON c.key = a.case_key "
-                "WHERE c.state = 'asked' OR (c.state = 'parked' AND a.asked_utc_us >= ? "
-                "AND substr(c.reason, 1, ?) = ?) ORDER BY c.state, a.asked_utc_us",
+                "WHERE a.asked_utc_us >= ? AND c.state = 'parked' AND substr(c.reason, 1, ?) = ? "
+                "ORDER BY state, asked_utc_us",
                 (late_since_utc_us, len(beginning), beginning),
             ).fetchall()
         return [AskedCase(record_of(r), r["peer"], r["asked_utc_us"], r["until_utc_us"]) for r in rows]

@@ -255,7 +255,7 @@ def test_a_node_that_refuses_the_images_is_named_with_its_answer(world: World) -
     world.vendor.refuses.add(f"study {len(world.sources)}")
     study = world.film(played.silent)
     reason = world.case(study, "parked")["reason"]
-    assert reason.startswith("peer vendor-ai does not take the images: the peer refused it: 0xC123")
+    assert reason.startswith("the images cannot be sent to vendor-ai: the peer refused it: 0xC123")
 
 
 def test_what_comes_after_the_case_is_done_is_kept_and_not_delivered(world: World) -> None:
