@@ -209,13 +209,14 @@ class Vendors:
         if study is None or image is None:
             raise Permanent("the images that were sent are not in the archive any more")
         known = {one.sop_instance_uid for one in study.instances}
-        known |= {one.sop_instance_uid for one in index.answers(case.study_instance_uid, remote.peer)}
+        answers = [one.sop_instance_uid for one in index.answers(case.study_instance_uid, remote.peer)]
+        known |= set(answers) - self._asked.refusals(answers).keys()
         asked = Asked(image.attributes, study.issuer, frozenset(case.instances), known)
         refused = {}
         for one in objects:
             kind = kind_of(one.sop_class_uid)
             if kind is None or kind not in remote.results:
-                named = "/".join(one.attributes.get("Modality", ("?",)))
+                named = one.attributes.get("Modality", ("?",))[0][:16]
                 reason = f"it holds an object ({named}, {one.sop_class_uid}) that {case.service} does not announce"
             else:
                 reason = objection(one, Path(self._files / one.path), asked)

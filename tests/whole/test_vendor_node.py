@@ -109,6 +109,11 @@ class World:
         case: dict[str, Any] = self.life(study)["cases"][0]
         return case
 
+    def is_sent(self, study: str) -> bool:
+        """Whether the node knows that the vendor took the images: one that it does not know of goes out again."""
+        (case,) = self.life(study)["cases"]
+        return [delivery["state"] for delivery in case["deliveries"]] == ["sent"]
+
     def delivered(self, study: str, count: int) -> list[Dataset]:
         """What the PACS holds of a study, once it is so much."""
 
@@ -314,7 +319,7 @@ def test_a_kill_while_the_vendor_works_loses_nothing(world: World) -> None:
     studies = [world.film(played.silent, "patient") for _ in range(2)]
     for study in studies:
         world.case(study, "asked")
-        wait_until(lambda study=study: len(world.vendor.images_of(study)) == 1)  # type: ignore[misc]
+        wait_until(lambda study=study: world.is_sent(study), every_s=0.1)  # type: ignore[misc]
     killed_and_started(world.node)
     for study in studies:
         (source,) = world.vendor.images_of(study)
