@@ -16,6 +16,8 @@ Event = Literal[
     "case retried",
     "case stays incomplete",
     "case in shadow goes live",
+    "vendor asked",
+    "answer refused",
     "owed",
     "delivered",
     "parked",

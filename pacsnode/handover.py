@@ -23,7 +23,8 @@ RESULT_KINDS: tuple[ResultKind, ...] = ("sr", "seg", "sc")
 class StoreRequest:
     """One C-STORE request, as negotiated and as its command set says (PS3.7 9.1.1).
 
-    `charset`: the Specific Character Set of a data set that declares none, by what is known of the peer.
+    `charset`: the Specific Character Set of a data set that declares none, by what is known of the peer. `is_answer`:
+    the peer is a vendor's node, and what it stores is no image of a study.
     """
 
     sop_class_uid: str
@@ -35,6 +36,7 @@ class StoreRequest:
     peer: str
     issuer: str
     charset: str = ""
+    is_answer: bool = False
 
 
 @dataclass(frozen=True)

@@ -49,7 +49,7 @@ def index_0001(db: Database) -> None:
         path TEXT NOT NULL UNIQUE,            -- below files/
         dataset_sha256 TEXT NOT NULL,
         dataset_bytes INTEGER NOT NULL,
-        origin TEXT NOT NULL,                 -- received | result
+        origin TEXT NOT NULL,                 -- received | result | answer (of a vendor's node)
         peer TEXT NOT NULL,
         calling_ae_title TEXT NOT NULL,
         address TEXT NOT NULL,
@@ -191,7 +191,7 @@ def index_0005(db: Database) -> None:
         path TEXT NOT NULL UNIQUE,            -- below files/
         dataset_sha256 TEXT NOT NULL,
         dataset_bytes INTEGER NOT NULL,
-        origin TEXT NOT NULL,                 -- received | result
+        origin TEXT NOT NULL,                 -- received | result | answer (of a vendor's node)
         peer TEXT NOT NULL,
         calling_ae_title TEXT NOT NULL,
         address TEXT NOT NULL,

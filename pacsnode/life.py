@@ -10,6 +10,7 @@ from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any
 
+from pacsnode.archive.asked import AskedCases
 from pacsnode.archive.case_rows import CaseRecord
 from pacsnode.archive.cases import Cases
 from pacsnode.archive.index import Index
@@ -23,7 +24,7 @@ def study_life(settings: Settings, study_instance_uid: str) -> dict[str, Any] | 
     outbox = Outbox(settings.node_db, 0)
     try:
         study, aside = index.study(study_instance_uid), index.aside(study_instance_uid)
-        if study is None and not aside:
+        if study is None and not aside and not index.answers(study_instance_uid):
             return None
         decided = cases.verdicts(study_instance_uid)
         deliveries = outbox.listing(study=study_instance_uid, limit=1000)
@@ -35,12 +36,35 @@ def study_life(settings: Settings, study_instance_uid: str) -> dict[str, Any] | 
             "rules_hash": decided[0] if decided else "",
             "rules": [asdict(v) for v in decided[1]] if decided else [],
             "waiting": [asdict(p.candidate) for p in cases.pending(study_instance_uid)],
+            "answers": _answers(settings, index, cases, study_instance_uid),
             "cases": [_case(settings, cases, record, deliveries) for record in cases.of_study(study_instance_uid)],
         }
     finally:
         outbox.close()
         cases.close()
         index.close()
+
+
+def _answers(settings: Settings, index: Index, cases: Cases, study_instance_uid: str) -> list[dict[str, Any]]:
+    """What vendors' nodes sent for the study, and what became of it."""
+    found = index.answers(study_instance_uid)
+    refused = AskedCases(cases).refusals([one.sop_instance_uid for one in found])
+    case_of = {
+        result.sop_instance_uid: record.case.key
+        for record in cases.of_study(study_instance_uid)
+        for result in cases.results(record.case.key)
+    }
+    return [
+        {
+            "sop_instance_uid": one.sop_instance_uid,
+            "peer": one.peer,
+            "modality": one.attributes.get("Modality", ("?",))[0],
+            "received": _time(settings, one.received_utc_us),
+            "case": case_of.get(one.sop_instance_uid, ""),
+            "refused": refused.get(one.sop_instance_uid, ""),
+        }
+        for one in found
+    ]
 
 
 def _received(settings: Settings, index: Index, study_instance_uid: str) -> dict[str, Any]:
@@ -58,6 +82,7 @@ def _received(settings: Settings, index: Index, study_instance_uid: str) -> dict
 
 def _case(settings: Settings, cases: Cases, record: CaseRecord, deliveries: list[Owed]) -> dict[str, Any]:
     case = record.case
+    until_us = AskedCases(cases).until_utc_us(case.key)
     return {
         "key": case.key,
         "service": case.service,
@@ -66,6 +91,7 @@ def _case(settings: Settings, cases: Cases, record: CaseRecord, deliveries: list
         "shadow": record.shadow,
         "state": record.state,
         "reason": record.reason,
+        "answer_until": _time(settings, until_us) if until_us else "",
         "whole_because": record.whole_because,
         "supersedes": case.supersedes,
         "attempt": record.attempt,

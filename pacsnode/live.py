@@ -50,8 +50,14 @@ def _site(settings: Settings, document: Document, services: Mapping[str, Service
 
 def read_rules(document: Document, services: Mapping[str, Service], settings: Settings) -> Rules:
     """The rules of a document, checked against these services. Raises ConfigError with all mistakes."""
-    summaries = {n: ServiceSummary(n, s.pipeline.status, s.accepts, s.obstacle) for n, s in services.items()}
-    return rules_of(document, summaries, settings.zone)
+    return rules_of(document, {name: _summary(service) for name, service in services.items()}, settings.zone)
+
+
+def _summary(service: Service) -> ServiceSummary:
+    remote, status = service.pipeline.remote, service.pipeline.status
+    if remote is None:
+        return ServiceSummary(service.name, status, service.accepts, service.obstacle)
+    return ServiceSummary(service.name, status, service.accepts, service.obstacle, remote.peer, remote.results)
 
 
 def judged(settings: Settings, document: Document, services: Mapping[str, Service]) -> Site:

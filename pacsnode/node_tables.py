@@ -43,7 +43,7 @@ def node_0001(db: Database) -> None:
         results TEXT NOT NULL,
         send_to TEXT NOT NULL,
         priority INTEGER NOT NULL,
-        state TEXT NOT NULL,                  -- waiting | running | done | parked
+        state TEXT NOT NULL,                  -- waiting | asked | running | done | parked
         reason TEXT NOT NULL DEFAULT '',
         whole_because TEXT NOT NULL,
         supersedes TEXT NOT NULL DEFAULT '',
@@ -160,6 +160,30 @@ def node_0005(db: Database) -> None:
     ) WITHOUT ROWID;
     CREATE INDEX IF NOT EXISTS numbers_age ON numbers(read_utc_us);
     CREATE INDEX IF NOT EXISTS cases_service ON cases(service, started_utc_us);
+    """)
+
+
+@node()
+def node_0006(db: Database) -> None:
+    """Cases whose work a vendor's node does: when it was asked, until when it may answer, what was refused."""
+    db.executescript("""
+    CREATE TABLE IF NOT EXISTS asked (
+        case_key TEXT PRIMARY KEY,
+        study_instance_uid TEXT NOT NULL,
+        peer TEXT NOT NULL,                   -- the vendor's node
+        asked_utc_us INTEGER NOT NULL,        -- the last time
+        until_utc_us INTEGER NOT NULL,
+        answered_attempt INTEGER NOT NULL DEFAULT 0  -- the attempt of the case for which the answer is here
+    ) WITHOUT ROWID;
+    CREATE INDEX IF NOT EXISTS asked_study ON asked(study_instance_uid, peer);
+    CREATE INDEX IF NOT EXISTS asked_time ON asked(asked_utc_us);
+    CREATE INDEX IF NOT EXISTS cases_asked ON cases(key) WHERE state = 'asked';
+    CREATE TABLE IF NOT EXISTS refused_answers (
+        sop_instance_uid TEXT PRIMARY KEY,
+        case_key TEXT NOT NULL,
+        reason TEXT NOT NULL,
+        refused_utc_us INTEGER NOT NULL
+    ) WITHOUT ROWID;
     """)
 
 

@@ -87,6 +87,8 @@ class Owing:
         record = self._cases.get(owed.case_key)
         if record is None:
             return "its case is not known any more"
+        if owed.sop_instance_uid in record.case.instances:
+            return ""  # an image for the vendor's node that does the case's work
         return "its case runs in shadow" if record.shadow else self._refusal(record.case.service, peer)
 
     def _refusal(self, service_name: str, peer: Peer) -> str:

@@ -31,7 +31,7 @@ QUARANTINE = "quarantine"
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
-Service = Literal["store", "query", "retrieve", "commit"]
+Service = Literal["store", "answer", "query", "retrieve", "commit"]
 LOOPBACK = ipaddress.IPv4Address("127.0.0.1")
 IPV6_LOOPBACK = ipaddress.IPv6Address("::1")
 
@@ -241,6 +241,9 @@ def mistakes(peers: Mapping[str, Peer]) -> list[Problem]:
                 )
             )
         problems += _reply_mistakes(peer, peers)
+        if {"store", "answer"} <= set(peer.may):
+            told = "`store` and `answer` exclude each other: what it sends is either an image or a result"
+            problems.append(Problem((*here, "may"), told, "store-and-answer"))
     return problems
 
 

@@ -130,7 +130,10 @@ class Work:
                 notify("WATCHDOG=1")
                 self._live.look()
             next_look = self._considering.open_whole_cases()
-            for record in self._cases.take(CASES_AT_ONCE):
+            vendors = self._workflow.vendors
+            vendors.ask()
+            next_look = _sooner(next_look, vendors.look())
+            for record in self._cases.take(CASES_AT_ONCE, vendors.services().keys()):
                 self._engine.start(record.case.key, record.attempt)
             self._senders.wake()
             self._free_old_runs()
@@ -228,7 +231,8 @@ class Work:
 
     def _warm(self) -> None:
         """Load the models before the first study waits for them."""
-        services = [(str(s.folder.absolute()), s.bundle_hash) for s in self._site.services.values()]
+        here = [s for s in self._site.services.values() if s.pipeline.remote is None]
+        services = [(str(s.folder.absolute()), s.bundle_hash) for s in here]
         request = {"services": services, "device": self._settings.device}
         try:
             reply = self._keeper.call("warm", request, time_limit_s=WARM_LIMIT_S, memory_limit_mb=WARM_MEMORY_MB)
@@ -248,6 +252,10 @@ class Work:
                 shutil.rmtree(folder)
         with self._cases.transaction() as connection:
             numbers.forget(connection, utc_us() - round(KEEP_NUMBERS_S * 1e6))
+
+
+def _sooner(one: int | None, other: int | None) -> int | None:
+    return min((at for at in (one, other) if at is not None), default=None)
 
 
 def child_environment(settings: Settings) -> dict[str, str]:

@@ -35,6 +35,7 @@ from pacsnode.owing import Owing, Site
 from pacsnode.readings import Readings, readings_of
 from pacsnode.settings import Settings
 from pacsnode.telemetry import Log
+from pacsnode.vendors import Vendors
 
 log = Log(__name__)
 
@@ -74,16 +75,20 @@ class Workflow:
         self._site = site
         self._thread = threading.local()
         self.owing = Owing(stores.cases, self._index, site)
+        self.vendors = Vendors(settings, stores.cases, stores.allowing, self._index, site)
 
     # --- the steps of a case (called by the engine; each may be repeated)
 
     def infer(self, key: str) -> None:
-        """Run the model; findings lie in `runs/<key>/` afterwards."""
+        """Run the model; findings lie in `runs/<key>/` afterwards. A vendor's answer is judged, and is the result."""
         record = self._record(key)
         folder = self._settings.runs / key
         if (folder / findings.RECORD).exists() or self._cases.results(key):
             return
         service = self._service(record)
+        if self.vendors.concerns(key):
+            self.vendors.take_up(record, service)
+            return
         begun = time.monotonic()
         limits = service.pipeline.limits
         reply = self._keeper.call(
@@ -126,7 +131,7 @@ class Workflow:
     def _encode(self, key: str, kinds: tuple[ResultKind, ...]) -> None:
         record = self._record(key)
         folder = self._settings.runs / key
-        if self._archived(key, kinds) or is_recorded(folder, kinds):
+        if self._archived(key, kinds) or self.vendors.concerns(key) or is_recorded(folder, kinds):
             return
         begun = time.monotonic()
         predecessors = [r for r in self._cases.results(record.case.supersedes) if r.kind == "sr"]
@@ -152,7 +157,7 @@ class Workflow:
     def _keep_and_owe(self, key: str, kinds: tuple[ResultKind, ...], *, is_last: bool) -> None:
         record = self._record(key)
         results = self._archived(key, kinds)
-        if not results:
+        if not results and not self.vendors.concerns(key):
             made = read_objects(self._settings.runs / key, kinds)
             results = [result_record(record.case, one, self._keep(record.case, one.path)) for one in made]
         read = self._readings(key) if is_last else None

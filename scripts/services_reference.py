@@ -24,6 +24,7 @@ SECTIONS: dict[str, type[BaseModel]] = {
     "limits": pipeline.Limits,
     "network": pipeline.Network,
     "workflow": pipeline.Workflow,
+    "remote": pipeline.Remote,
     "card": pipeline.Card,
     "measured": pipeline.Measured,
     "segments": pipeline.SegmentSpec,
@@ -48,7 +49,7 @@ def keys(model: type[BaseModel]) -> str:
             (
                 f"`{field.alias or name}`",
                 _shape(shapes[field.alias or name]),
-                _default(field.default),
+                _default(field.default, shapes[field.alias or name]),
                 field.description or "",
             )
             for name, field in model.model_fields.items()
@@ -69,18 +70,24 @@ def _shape(schema: dict[str, Any]) -> str:
         return "[conditions](rules.md#conditions)"
     if schema["type"] == "array":
         return "`[from, to]`" if schema.get("maxItems") == 2 else f"list of {_shape(schema['items'])}"
+    if _is_time(schema):
+        return "time: `20s`, `2m`, `1h`, `7d`"
     words = {"boolean": "`true`, `false`", "integer": "whole number", "number": "number"}
     return words.get(schema["type"], "text")
 
 
-def _default(default: object) -> str:
+def _default(default: object, shape: dict[str, Any]) -> str:
     if default is PydanticUndefined:
         return "must be there"
     if isinstance(default, bool):
         return f"`{str(default).lower()}`"
     if isinstance(default, int | float):
-        return f"`{default:g}`"
+        return f"`{default:g}s`" if _is_time(shape) else f"`{default:g}`"
     return f"`{default}`" if isinstance(default, str) and default else ""
+
+
+def _is_time(schema: dict[str, Any]) -> bool:
+    return str(schema.get("pattern", "")).endswith("[smhd]$")
 
 
 def fitting() -> str:

@@ -148,7 +148,9 @@ def shown_services() -> list[dict[str, Any]]:
         left_out: set[str] = set()
         if "workflow" in data:
             left_out |= {"network"}
-        if data.keys() & {"workflow", "classification", "regions", "series"}:
+        if "remote" in data:
+            left_out |= {"network"}
+        if data.keys() & {"workflow", "classification", "regions", "series", "remote"}:
             left_out |= {"segments", "measurements"}
         whole_file = data if "version" in data else {k: v for k, v in around.items() if k not in left_out} | data
         made.append(whole_file if "series" not in data else whole_file | {"segments": around["segments"]})

@@ -25,24 +25,15 @@ LAYERS = (
     ("index_tables", "node_tables"),
     ("schema",),  # both databases, by settings
     ("agreement",),  # statistics of pairs
-    (
-        "audit",
-        "handover",
-        "findings",
-        "readings",
-        "operands",
-        "conditions",
-        "operators",
-        "peers",
-        "yamlfile",
-        "watched",
-    ),
+    ("yamlfile",),
+    ("durations",),
+    ("audit", "handover", "findings", "readings", "operands", "conditions", "operators", "peers", "watched"),
     ("dimse",),
     ("archive", "engine"),
     ("receive", "route", "complete", "infer", "encode", "deliver", "exchange"),  # the stages
     ("allowing", "owing", "retaining"),  # which bundles may run; who gets which results; what may go
     ("wrap",),  # files of devices that do not speak DICOM, made into objects by a command
-    ("workflow", "considering"),  # the order of the stages: from study to case, from case to results
+    ("workflow", "considering", "vendors"),  # the order of the stages: from study to case, from case to results
     ("live",),  # which rules are live: judged, recorded, swapped
     (
         "life",

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import sqlite3
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -186,18 +186,25 @@ class Cases:
             )
             return True
 
-    def take(self, running_limit: int) -> list[CaseRecord]:
+    def take(self, running_limit: int, vendors: Collection[str] = ()) -> list[CaseRecord]:
         """Mark the most urgent waiting cases as running, up to `running_limit` in all, and return them.
 
-        One in shadow runs alone, and starts only when no live one waits or runs: it must delay nobody.
+        Of the services `vendors`, whose work others do, only cases whose answer is here. One in shadow runs alone, and
+        starts only when no live one waits or runs: it must delay nobody.
         """
-        waiting = "SELECT * FROM cases WHERE state = 'waiting' AND shadow = ? ORDER BY priority, started_utc_us LIMIT ?"
+        waiting = (
+            "SELECT * FROM cases c WHERE state = 'waiting' AND shadow = ? "
+            "AND (service NOT IN (SELECT value FROM json_each(?)) "
+            "OR EXISTS (SELECT 1 FROM asked a WHERE a.case_key = c.key AND a.answered_attempt = c.attempt)) "
+            "ORDER BY priority, started_utc_us LIMIT ?"
+        )
         running = "SELECT count(*) FROM cases WHERE state = 'running' AND shadow = ?"
+        others = to_json(tuple(vendors))
         with self.transaction() as connection:
             live, shadows = (connection.execute(running, (shadow,)).fetchone()[0] for shadow in (0, 1))
-            rows = connection.execute(waiting, (0, max(0, running_limit - live))).fetchall()
+            rows = connection.execute(waiting, (0, others, max(0, running_limit - live))).fetchall()
             if not live and not rows and not shadows:
-                rows = connection.execute(waiting, (1, min(1, running_limit))).fetchall()
+                rows = connection.execute(waiting, (1, others, min(1, running_limit))).fetchall()
             connection.executemany("UPDATE cases SET state = 'running' WHERE key = ?", [(r["key"],) for r in rows])
         return [record_of(r) for r in rows]
 

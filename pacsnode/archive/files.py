@@ -101,6 +101,7 @@ class Arrival:
     address: str
     received_utc_us: int
     charset: str = ""
+    is_answer: bool = False
 
 
 def meta_header(request: StoreRequest, arrival: Arrival) -> tuple[bytes, int]:
@@ -123,15 +124,16 @@ def _arrival_members(arrival: Arrival) -> bytes:
         arrival.called_ae_title,
         arrival.address,
         arrival.charset,
+        arrival.is_answer,
     )
     return b'%b, "received_utc_us": %d}' % (sender, arrival.received_utc_us)
 
 
 @lru_cache(maxsize=256)
 def _sender_members(
-    peer: str, issuer: str, calling_ae_title: str, called_ae_title: str, address: str, charset: str
+    peer: str, issuer: str, calling_ae_title: str, called_ae_title: str, address: str, charset: str, is_answer: bool
 ) -> bytes:
-    members = {
+    members: dict[str, str | bool] = {
         "peer": peer,
         "issuer": issuer,
         "calling_ae_title": calling_ae_title,
@@ -140,6 +142,8 @@ def _sender_members(
     }
     if charset:
         members["charset"] = charset
+    if is_answer:
+        members["is_answer"] = True
     return json.dumps(members).encode()[1:-1]
 
 
@@ -178,6 +182,7 @@ def arrival_of(information: bytes) -> tuple[Arrival, str]:
     try:
         fields = json.loads(information.rstrip(b"\0"))
         fields.setdefault("charset", "")
+        fields.setdefault("is_answer", False)
         return Arrival(**{name: fields[name] for name in Arrival.__dataclass_fields__}), str(fields["xxh3_128"])
     except (TypeError, KeyError, AttributeError):
         raise ValueError("the private information of the meta header is not ours") from None

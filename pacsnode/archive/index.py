@@ -101,6 +101,23 @@ class Index:
         finally:
             self._connection.execute("COMMIT")
 
+    def answers(self, study_instance_uid: str, peer: str = "") -> list[Instance]:
+        """What a vendor's node (or any, "") sent as results of the study, in the order of arrival."""
+        self._connection.execute("BEGIN")
+        try:
+            rows = self._connection.execute(
+                "SELECT * FROM instances WHERE study_instance_uid = ? AND origin = 'answer' AND ? IN ('', peer) "
+                "ORDER BY received_utc_us, sop_instance_uid",
+                (study_instance_uid, peer),
+            ).fetchall()
+            return [_instance(row, Reading(self._connection)) for row in rows]
+        finally:
+            self._connection.execute("COMMIT")
+
+    def asides_of_peer(self, peer: str, since_utc_us: int) -> list[Aside]:
+        """What was kept apart of what a peer sent since then, oldest first."""
+        return self._asides("WHERE peer = ? AND received_utc_us >= ? ORDER BY received_utc_us", (peer, since_utc_us))
+
     def copies(self, sop_instance_uid: str, peer: str) -> list[Copy]:
         """The instance, then what else `peer` sent under its UID; none where the instance is not held."""
         held = self._connection.execute(

@@ -134,8 +134,10 @@ def _restore(archive: Archive, whole: _Whole, report: Recovered) -> None:
         arrival.address,
         arrival.peer,
         arrival.issuer,
+        arrival.charset,
+        arrival.is_answer,
     )
-    origin = "result" if arrival.peer == "" else "received"
+    origin = "result" if arrival.peer == "" else "answer" if arrival.is_answer else "received"
     try:
         with whole.path.open("rb") as opened:
             found = Found(opened.fileno(), meta.dataset_offset, whole.checksum, whole.dataset_bytes)

@@ -78,7 +78,7 @@ class Archive:
             self._free = (now, free_mb(self.files) >= self._minimum_free_mb)
         if not self._free[1]:
             raise Rejected(Rejected.OUT_OF_RESOURCES, "disk nearly full, send again later")
-        return self.open(request, "received")
+        return self.open(request, "answer" if request.is_answer else "received")
 
     def open(self, request: StoreRequest, origin: str) -> Writer:
         """A writer with no look at the free space: results of ours use the reserve."""
@@ -90,12 +90,13 @@ class Archive:
             request.address,
             utc_us(),
             request.charset,
+            request.is_answer,
         )
         return Writer(self, request, arrival, origin)
 
     def commit(self, row: rows.NewRow, found: Found) -> Stored:
         """Index one durable file; returns after the transaction's commit. Raises Rejected: there is no row then."""
-        if row.origin == "result" or row.aside_because:
+        if row.origin != "received" or row.aside_because:
             row = self._digested(row, found)
         stored = self._committer.commit(row)
         if stored is None:

@@ -64,7 +64,7 @@ def peers_allow(
     ae_title: str = typer.Option("", "--ae-title", help="Its AE title."),
     host: str = typer.Option("", "--host", help="Its address, network or name."),
     port: int = typer.Option(0, help="Where it listens for results; 0: it only sends."),
-    may: str = typer.Option("store", help="What it may: store,query,retrieve,commit."),
+    may: str = typer.Option("store", help="What it may: store,answer,query,retrieve,commit."),
     issuer: str = typer.Option("", help="Whose patient numbers it sends."),
     tls: bool = typer.Option(False, "--tls", help="It must call over TLS."),
     certificate: str = typer.Option("", help="Common name or SHA-256 fingerprint of its certificate; implies --tls."),

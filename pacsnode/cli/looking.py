@@ -89,7 +89,7 @@ def studies_aside(limit: int = typer.Option(50, help="How many of the newest."),
 
 
 def jobs_list(
-    state: str = typer.Option("", help="waiting, running, done or parked."),
+    state: str = typer.Option("", help="waiting, asked, running, done or parked."),
     limit: int = typer.Option(50, help="How many of the newest."),
     as_json: bool = JSON_OPTION,
 ) -> None:
@@ -212,6 +212,11 @@ def _told(life: dict[str, Any]) -> list[str]:
         lines.append("rule        not decided yet")
     for case in life["cases"]:
         lines += _case_told(case)
+    for one in life["answers"]:
+        became = (
+            f"refused: {one['refused']}" if one["refused"] else f"case {one['case'][:12]}" if one["case"] else "kept"
+        )
+        lines.append(f"answer      {one['received']}  {one['modality']} of {one['peer']}: {became}")
     return lines
 
 
@@ -227,16 +232,19 @@ def _case_told(case: dict[str, Any]) -> list[str]:
     if case["timings_s"]:
         spent = ", ".join(f"{k.removesuffix('_s')} {v:.3f} s" for k, v in case["timings_s"].items())
         lines.append(f"  ran       {spent}")
+    if case["answer_until"]:
+        lines.append(f"  asked     waits for the answer of a vendor's node until {case['answer_until']}")
     if case["reason"]:
         lines.append(f"  PARKED    {case['reason']}")
     lines += [f"  result    {r['kind'].upper():4}{r['sop_instance_uid']}" for r in case["results"]]
-    kinds = {r["sop_instance_uid"]: r["kind"].upper() for r in case["results"]}
+    kinds = dict.fromkeys(case["instances"], "image")
+    kinds |= {r["sop_instance_uid"]: r["kind"].upper() for r in case["results"]}
     for d in case["deliveries"]:
         when = d["ended"] or f"next attempt {d['next_attempt']}"
         detail = f"  {d['reason']}" if d["reason"] else ""
         kind = kinds.get(d["sop_instance_uid"], "?")
         lines.append(
-            f"  delivery  {kind:4}to {d['destination']}: {d['state']} {when} {d['status'] or ''}{detail}".rstrip()
+            f"  delivery  {kind:3} to {d['destination']}: {d['state']} {when} {d['status'] or ''}{detail}".rstrip()
         )
     return lines
 

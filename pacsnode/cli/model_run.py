@@ -81,6 +81,9 @@ def _usable(settings: Settings, name: str) -> Service:
     service = load_service(by_name[name])
     if service.obstacle:
         raise ConfigError(f"{name} cannot be used: {service.obstacle}")
+    if service.pipeline.remote is not None:
+        asks = f"{name} is run by the vendor's node {service.pipeline.remote.peer}"
+        raise ConfigError(f"{asks}: send a study to this node to try it")
     if allowed(settings, service) is None:
         typer.echo(f"{name} is not allowed to run in the node yet (`pacsnode models allow {name}`)", err=True)
     return service

@@ -21,6 +21,7 @@ class Task(StrEnum):
     CLASSIFICATION = "classification"
     DETECTION = "detection"
     ALGORITHM = "algorithm"
+    REMOTE = "remote"
 
 
 class Form(StrEnum):
@@ -32,7 +33,11 @@ class Form(StrEnum):
 
 
 NAME_ARGUMENT = typer.Argument(help="Its name: small letters, digits and -; rules use it.")
-TASK_OPTION = typer.Option(Task.SEGMENTATION, "--task", help="What the model does; an algorithm has no network.")
+TASK_OPTION = typer.Option(
+    Task.SEGMENTATION,
+    "--task",
+    help="What the model does; an algorithm has no network; remote: a vendor's node does it.",
+)
 INPUT_OPTION = typer.Option(None, "--input", help="What it reads; left out: image, for an algorithm waveform.")
 
 HEAD = """\
@@ -49,6 +54,8 @@ procedure: {{value: "{procedure[0]}", scheme: SCT, meaning: {procedure[1]}}}
 # Which images it can read: conditions as in rules; a rule cannot talk the service into more. TODO: as it was trained
 accepts:
 {accepts}
+"""
+HERE = """\
 # What the input must be besides; what does not fit is parked with a sentence.
 {needs}
 limits: {{time_s: 300, memory_mb: 4000}}   # one run that takes more is ended, and the case parked
@@ -73,6 +80,14 @@ network:
   weights: models/model.pt       # copy the weights there
   # sha256: "…"                  # of that file, once it is there; `pacsnode models list` tells it
 """
+REMOTE = """\
+# The vendor's node: a peer of routing_rules.yaml with host, port and `may: [answer]`.
+remote:
+  peer: vendor-ai
+  results: [sr, seg]             # what an answer consists of: all of these, and nothing else; sr, seg, sc
+  within: 30m                    # then the case is parked; an answer that comes later is taken up by itself
+  quiet: 10s                     # an answer is whole once nothing more came for so long
+"""
 CARD = """\
 # What every result says of its maker.
 card:
@@ -82,6 +97,8 @@ card:
   intended_use: "TODO: for whom, for what, and for what not. Not for diagnosis; not evaluated clinically."
   licence: "TODO: of code, weights and data"
   limits: "TODO: where it fails"
+"""
+MEASURED_ON = """\
   # measured:                    # the same as numbers; without a sensitivity nothing is ever called absent
   #   - {{metric: {metric}, of: {of}, value: 0.9, cases: 100, real_data: true, data: "which, and how it was counted"}}
 """
@@ -242,7 +259,7 @@ def models_new(name: str = NAME_ARGUMENT, task: Task = TASK_OPTION, form: Form |
     if not FOLDER_NAME.fullmatch(name):
         raise ConfigError(f"{name[:40]!r} is no name: 2 to 32 small letters, digits and -")
     form = form or (Form.WAVEFORM if task is Task.ALGORITHM else Form.IMAGE)
-    if (form is Form.WAVEFORM) != (task is Task.ALGORITHM):
+    if (form is Form.WAVEFORM) != (task is Task.ALGORITHM) and task is not Task.REMOTE:
         raise ConfigError("an algorithm reads waveform, a network image or volume, in this version of the node")
     folder = models / name
     try:
@@ -251,7 +268,7 @@ def models_new(name: str = NAME_ARGUMENT, task: Task = TASK_OPTION, form: Form |
         for path, text in _texts(name, task, form).items():
             (folder / path).parent.mkdir(exist_ok=True)
             (folder / path).write_text(text, encoding="utf-8")
-        if task is not Task.ALGORITHM:
+        if task not in (Task.ALGORITHM, Task.REMOTE):
             (folder / "models").mkdir()
     except FileExistsError:
         raise ConfigError("is there already; take another name", where=str(folder)) from None
@@ -263,17 +280,21 @@ def models_new(name: str = NAME_ARGUMENT, task: Task = TASK_OPTION, form: Form |
 def _texts(name: str, task: Task, form: Form) -> dict[str, str]:
     """The files of the skeleton by their paths in it."""
     filling = {"name": name, "learning": str(task is not Task.ALGORITHM).lower(), "form": form.value}
-    head = HEAD.format(**filling, procedure=PROCEDURES[form], accepts=ACCEPTS[form], needs=NEEDS[form])
-    method, measured = MEASURED.get(form, ("", ""))
-    outputs = OUTPUTS[task] % {"method": method, "measured": measured} if task is Task.SEGMENTATION else OUTPUTS[task]
-    metric, of = MAIN_OUTPUT[task]
-    network = "" if task is Task.ALGORITHM else NETWORK
-    texts = {
-        "pipeline.yaml": head + network + CARD.format(metric=metric, of=of) + outputs,
+    head = HEAD.format(**filling, procedure=PROCEDURES[form], accepts=ACCEPTS[form])
+    more = {
         "configs/metadata.json": json.dumps(_metadata(), indent=4) + "\n",
         "docs/README.md": README,
         "LICENSE": "TODO: the text of the licence of code and weights\n",
     }
+    if task is Task.REMOTE:
+        return more | {"pipeline.yaml": head + REMOTE + CARD}
+    head += HERE.format(needs=NEEDS[form])
+    method, measured = MEASURED.get(form, ("", ""))
+    outputs = OUTPUTS[task] % {"method": method, "measured": measured} if task is Task.SEGMENTATION else OUTPUTS[task]
+    metric, of = MAIN_OUTPUT[task]
+    network = "" if task is Task.ALGORITHM else NETWORK
+    measured_on = MEASURED_ON.format(metric=metric, of=of)
+    texts = more | {"pipeline.yaml": head + network + CARD + measured_on + outputs}
     if task is Task.ALGORITHM:
         return texts | {"scripts/__init__.py": "", "scripts/workflow.py": WORKFLOW}
     is_volume = form is Form.VOLUME

@@ -92,6 +92,21 @@ def owe(
             )
 
 
+def ask(connection: sqlite3.Connection, case_key: str, study: str, priority: int, debt: Debt) -> None:
+    """Owe images of a case to the node that does its work, also those that went there before: it is asked anew.
+
+    The caller holds the transaction.
+    """
+    owe(connection, case_key, study, priority, [debt])
+    now = utc_us()
+    connection.executemany(
+        "UPDATE outbox SET state = 'owed', case_key = ?, attempts = 0, reason = '', ended_utc_us = NULL, "
+        "status = NULL, created_utc_us = ?, next_attempt_utc_us = ? WHERE sop_instance_uid = ? AND destination = ? "
+        "AND (state != 'owed' OR case_key != ?)",
+        [(case_key, now, now, uid, debt.destination, case_key) for uid in debt.instances],
+    )
+
+
 class Outbox:
     """Reads and changes the outbox; one object for one thread group, with its own connection and lock."""
 

@@ -144,10 +144,14 @@ def _input(pipeline: PipelineFile) -> Iterator[str]:
         value = getattr(pipeline.needs, key)
         told = ", ".join(value) if key == "leads" else value
         yield f"- {key.replace('_', ' ')}: {' to '.join(f'{n:g}' for n in told) if isinstance(told, tuple) else told}"
-    yield f"- At most {pipeline.limits.time_s:g} s and {pipeline.limits.memory_mb} MB a case"
+    if pipeline.remote is None:
+        yield f"- At most {pipeline.limits.time_s:g} s and {pipeline.limits.memory_mb} MB a case"
 
 
 def _output(pipeline: PipelineFile) -> Iterator[str]:
+    if pipeline.remote is not None:
+        remote = pipeline.remote
+        yield f"- Made by the vendor's node {remote.peer}: {', '.join(remote.results)}, within {remote.within:g} s"
     for segment in pipeline.segments:
         yield f"- Segment: {segment.label} ({segment.type.value}, {segment.type.scheme})"
     for number in pipeline.measurements:

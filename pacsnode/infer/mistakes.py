@@ -25,6 +25,10 @@ FITTING: Mapping[str, tuple[str, ...]] = {
 }
 """What may stand in `needs`, by the form of the input; a role of `series` may need what a volume may."""
 
+NOT_OF_REMOTE = {"needs", "series", "limits", "longest_side", "polarity_check"}
+NOT_OF_REMOTE |= {"segments", "measurements", "evaluations", "classification", "regions"}
+"""Keys for a model that runs here."""
+
 Files = Mapping[str, str]
 """SHA-256 by the path from the folder on."""
 
@@ -35,10 +39,11 @@ def problems(folder: Path, pipeline: PipelineFile, files: Files) -> list[Problem
     if pipeline.name != folder.name:
         text = f"is {pipeline.name}, but the folder is {folder.name}; they must be equal"
         found.append(Problem(("name",), text, "folder-name"))
-    if (pipeline.network is None) == (pipeline.workflow is None):
-        found.append(Problem((), "exactly one of `network` and `workflow` must be given", "one-model"))
+    if [pipeline.network, pipeline.workflow, pipeline.remote].count(None) != 2:
+        found.append(Problem((), "exactly one of `network`, `workflow` and `remote` must be given", "one-model"))
     found += _of_network(folder, pipeline, files)
     found += _of_workflow(pipeline, files)
+    found += _of_remote(pipeline)
     found += _of_outputs(pipeline)
     found += _of_input(pipeline)
     found += _of_card(pipeline)
@@ -48,6 +53,8 @@ def problems(folder: Path, pipeline: PipelineFile, files: Files) -> list[Problem
 def not_yet(pipeline: PipelineFile) -> list[Problem]:
     """What the contract has and this version of the node cannot run: it says so, and never runs something else."""
     found: list[tuple[Loc, str]] = []
+    if pipeline.remote is not None:
+        return []
     if pipeline.input in ("multi-frame", "series"):
         found.append((("input",), f"this version of the node cannot run input: {pipeline.input} yet"))
     elif pipeline.workflow is not None and pipeline.input != "waveform":
@@ -64,6 +71,10 @@ def not_yet(pipeline: PipelineFile) -> list[Problem]:
 
 def slot_obstacle(pipeline: PipelineFile, files: Files) -> str:
     """Why a slot cannot be used, and what to do."""
+    if pipeline.remote is not None:
+        return (
+            f"slot: enter the vendor's node as peer {pipeline.remote.peer} in the rules file, then another status here"
+        )
     if pipeline.network is None:
         return f"slot: put the algorithm into {SCRIPT}, then write another status"
     network, weights = pipeline.network, pipeline.network.weights
@@ -133,6 +144,15 @@ def _of_workflow(pipeline: PipelineFile, files: Files) -> Iterator[Problem]:
         yield Problem(("evaluations",), text, "not-of-this-model", at="key")
 
 
+def _of_remote(pipeline: PipelineFile) -> Iterator[Problem]:
+    """What the node never does for a vendor's node: look at pixels, measure, put codes to what was found."""
+    if pipeline.remote is None:
+        return
+    for key in sorted(pipeline.model_fields_set & NOT_OF_REMOTE):
+        text = f"the vendor's node decides that, and its results stay as they are; delete `{key}`"
+        yield Problem((key,), text, "not-of-this-model", at="key")
+
+
 def _of_outputs(pipeline: PipelineFile) -> Iterator[Problem]:
     values = [s.value for s in pipeline.segments]
     if sorted(values) != list(range(1, len(values) + 1)):
@@ -182,7 +202,7 @@ def _of_input(pipeline: PipelineFile) -> Iterator[Problem]:
     for n, one in enumerate(pipeline.series):
         yield from _of_needs(("series", n, "needs"), one.needs, "volume", "a series")
         yield from _of_images(("series", n, "when"), one.when)
-    if (pipeline.input == "series") != bool(pipeline.series):
+    if (pipeline.input == "series") != bool(pipeline.series) and pipeline.remote is None:
         text = "`input: series` and `series:` (which series plays which role) go together"
         yield Problem(("series",) if pipeline.series else ("input",), text, "roles")
     yield from _twice("series", "role", [one.role for one in pipeline.series])
@@ -218,7 +238,7 @@ def _of_card(pipeline: PipelineFile) -> Iterator[Problem]:
     outputs = sorted(set(pipeline.outputs()))
     for n, measured in enumerate(pipeline.card.measured):
         loc: Loc = ("card", "measured", n)
-        if measured.of and measured.of not in outputs:
+        if measured.of and measured.of not in outputs and pipeline.remote is None:
             near = nearest(measured.of, outputs) or f"; expected: {', '.join(outputs)}"
             yield Problem((*loc, "of"), f"there is no output {measured.of}{near}", "unknown-output")
         if measured.metric.casefold() != "sensitivity":

@@ -12,6 +12,8 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, StringConstraints, WithJsonSchema
 
 from pacsnode.dicom.codes import LEFT, RIGHT, Concept
+from pacsnode.durations import Seconds
+from pacsnode.handover import ResultKind
 from pacsnode.operators import ConditionMap
 from pacsnode.yamlfile import Items, Record, found_in_words, wrong
 
@@ -103,6 +105,19 @@ class Workflow(Record):
     """A published algorithm: a `monai.bundle.BundleWorkflow` in `scripts/workflow.py`."""
 
     class_: Annotated[str, Field(alias="class", pattern=r"^[A-Za-z_]\w*$", description="The name of the class.")]
+
+
+class Remote(Record):
+    """A vendor's own AI node: the images go there by C-STORE; what it answers comes back so, and goes on as it is."""
+
+    peer: Annotated[Label, Field(description="The vendor's node: a peer of the rules file with `may: [answer]`.")]
+    results: Annotated[
+        Items[ResultKind], Field(min_length=1, description="What an answer consists of: all of these, nothing else.")
+    ]
+    within: Annotated[Seconds, Field(description="How long the case waits for its answer; then it is parked.")]
+    quiet: Annotated[
+        Seconds, Field(description="An answer is whole once all of `results` came and nothing more for so long.")
+    ] = 10.0
 
 
 class Measured(Record):
@@ -234,8 +249,9 @@ class PipelineFile(Record):
         bool,
         Field(description="The network sees the negative too; the one of which it is surer is read: headers may lie."),
     ] = False
-    network: Annotated[Network | None, Field(description="The network, or else `workflow`.")] = None
-    workflow: Annotated[Workflow | None, Field(description="The algorithm, or else `network`.")] = None
+    network: Annotated[Network | None, Field(description="A network that the node runs.")] = None
+    workflow: Annotated[Workflow | None, Field(description="Or an algorithm that the node runs.")] = None
+    remote: Annotated[Remote | None, Field(description="Or a vendor's node; see [there](#a-vendors-node).")] = None
     card: Annotated[Card, Field(description="What every result says of its maker.")]
     segments: Annotated[Items[SegmentSpec], Field(description="Labels of the label map.")] = ()
     measurements: Annotated[Items[MeasurementSpec], Field(description="Numbers.")] = ()

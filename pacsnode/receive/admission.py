@@ -9,7 +9,9 @@ from pacsnode.dimse.tls import Certificate
 from pacsnode.errors import PacsnodeError
 
 STORE: Final = "store"
-"""The permission in `Admitted.may` that a C-STORE needs; C-ECHO needs none."""
+ANSWER: Final = "answer"
+"""The permissions in `Admitted.may` of which a C-STORE needs one; C-ECHO needs none. What a peer stores that may only
+answer is a result of its own: no image of a study."""
 
 PERMANENT: Final = 1
 TRANSIENT: Final = 2

@@ -29,6 +29,7 @@ from pacsnode.dimse.transport import Transport
 from pacsnode.errors import Rejected
 from pacsnode.handover import ObjectStore, Stored, StoreRequest
 from pacsnode.receive.admission import (
+    ANSWER,
     BY_ACSE,
     PERMANENT,
     STORE,
@@ -270,6 +271,7 @@ class AcceptedAssociation:
             peer=admitted.peer,
             issuer=admitted.issuer,
             charset=admitted.charset,
+            is_answer=STORE not in admitted.may,
         )
         refusal = _refusal(command, admitted)
         if refusal is not None:
@@ -308,7 +310,7 @@ class AcceptedAssociation:
 
 def _refusal(command: CommandSet, admitted: Admitted) -> tuple[Status, int] | None:
     """The status, and the offending element or 0, of a C-STORE request that is refused before the archive sees it."""
-    if STORE not in admitted.may:
+    if not admitted.may & {STORE, ANSWER}:
         return Status(commands.NOT_AUTHORISED, "this peer may not store here"), 0
     sop_class_uid = command.affected_sop_class_uid
     if not is_safe(sop_class_uid) or not is_storage(sop_class_uid):

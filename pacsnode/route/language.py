@@ -15,6 +15,7 @@ from typing import Annotated, Any, Literal, get_args
 from pydantic import BeforeValidator, Field, GetJsonSchemaHandler, StringConstraints, WithJsonSchema, field_validator
 
 from pacsnode import yamlfile
+from pacsnode.durations import DURATION, Seconds, seconds
 from pacsnode.handover import LateAction, ResultKind
 from pacsnode.operands import WEEKDAYS
 from pacsnode.operators import ConditionMap
@@ -23,25 +24,13 @@ from pacsnode.yamlfile import Items, Record, wrong
 
 Priority = Literal["stat", "routine", "off-peak"]
 LONGEST_QUIET_S = 86400.0
-LONGEST_WAIT_S = 30 * 86400.0
-UNITS_S = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
-
-
-def _seconds(raw: object) -> float:
-    found = re.fullmatch(r"(\d{1,5}(?:\.\d)?) ?([smhd])", raw, re.ASCII) if isinstance(raw, str) else None
-    if found is None:
-        raise wrong("duration", f"expected a time such as 20s, 2m, 1h or 7d, found {yamlfile.found_in_words(raw)}")
-    seconds = float(found[1]) * UNITS_S[found[2]]
-    if seconds > LONGEST_WAIT_S:
-        raise wrong("duration", f"{raw} is longer than 30 days")
-    return seconds
 
 
 def _quiet(raw: object) -> float:
-    seconds = _seconds(raw)
-    if seconds > LONGEST_QUIET_S:
+    wanted = seconds(raw)
+    if wanted > LONGEST_QUIET_S:
         raise wrong("duration", f"{raw} is longer than a day")
-    return seconds
+    return wanted
 
 
 def _one_or_more(raw: object) -> object:
@@ -83,9 +72,7 @@ class _Or:
         return {"anyOf": [dict(self.short), handler(schema)]}
 
 
-_DURATION = WithJsonSchema({"type": "string", "pattern": r"^\d{1,5}(\.\d)? ?[smhd]$"})
-Seconds = Annotated[float, BeforeValidator(_seconds), _DURATION]
-Quiet = Annotated[float, BeforeValidator(_quiet), _DURATION]
+Quiet = Annotated[float, BeforeValidator(_quiet), DURATION]
 Clock = Annotated[str, BeforeValidator(_clock)]
 Name = Annotated[str, StringConstraints(min_length=1, max_length=64, strip_whitespace=True)]
 Names = Annotated[Items[Name], BeforeValidator(_one_or_more), Field(min_length=1), _Or({"type": "string"})]

@@ -42,6 +42,7 @@ def problems(
         found += _of_deeds(loc, rule, content)
         found += _of_conditions(loc, rule)
         found += _of_services(loc, rule, services)
+        found += _of_vendors(loc, rule, directory, services)
         found += _of_destinations(loc, rule, directory, services)
         found += _of_forwarding(loc, rule, directory)
         found += _of_order(loc, rule, rules[:index])
@@ -121,6 +122,33 @@ def _of_services(loc: Loc, rule: Rule, services: Mapping[str, ServiceSummary]) -
         elif not contradiction(_joined(rule.when)) and (reason := contradiction(_joined(rule.when, service.accepts))):
             text = f"{name} accepts no image that this rule takes: {reason}"
             yield Problem(at, text, "service-never", is_warning=True)
+
+
+def _of_vendors(
+    loc: Loc, rule: Rule, directory: Directory, services: Mapping[str, ServiceSummary]
+) -> Iterator[Problem]:
+    """Services whose work a peer does: it must be one that can be asked, by this service alone, and may answer."""
+    for index, name in enumerate(rule.run):
+        service = services.get(name)
+        if service is None or service.obstacle or not service.asks or not rule.enabled:
+            continue
+        asks, at = f"{name} asks peer {service.asks}", (*loc, "run", index)
+        peer = directory.by_name(service.asks)
+        twins = sorted(s.name for s in services.values() if s.asks == service.asks and not s.obstacle)
+        if peer is None:
+            yield Problem(
+                at, f"{asks}, and there is no such peer{nearest(service.asks, directory.peers)}", "remote-peer"
+            )
+        elif peer.obstacle:
+            yield Problem(at, f"{asks}, and nothing can be sent to it: {peer.obstacle}", "remote-peer")
+        elif "answer" not in peer.may:
+            yield Problem(at, f"{asks}, which may not answer; give it `may: [answer]`", "remote-peer")
+        elif len(twins) > 1:
+            text = f"{' and '.join(twins)} ask one peer, {service.asks}: nobody could tell whose answer is whose"
+            yield Problem(at, f"{text}; enter the vendor's node as a peer for each", "remote-peer")
+        if missing := [kind for kind in rule.results if kind not in service.makes]:
+            text = f"{name} makes no {', '.join(missing)}; its node answers with {', '.join(service.makes)}"
+            yield Problem(at, f"{text}, and only that is sent", "remote-results", is_warning=True)
 
 
 def _of_destinations(

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from pacsnode.conditions import Condition
-from pacsnode.handover import ResultKind
+from pacsnode.handover import RESULT_KINDS, ResultKind
 from pacsnode.operators import parse
 from pacsnode.route.language import Complete, Defaults, LateImages, Priority, RuleEntry, Schedule, SeriesChoice
 
@@ -19,12 +19,17 @@ AT_ONCE = Complete.model_validate({"quiet": "0s"})
 
 @dataclass(frozen=True)
 class ServiceSummary:
-    """What rules need to know of an installed AI service. `obstacle`: why it cannot be used, "" when it can."""
+    """What rules need to know of an installed AI service. `obstacle`: why it cannot be used, "" when it can.
+
+    `asks`: the peer that does its work, "" where this node does. `makes`: the results that it can have.
+    """
 
     name: str
     status: str
     accepts: Condition
     obstacle: str = ""
+    asks: str = ""
+    makes: tuple[ResultKind, ...] = RESULT_KINDS
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ import random
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -261,3 +262,26 @@ def test_an_object_that_the_index_cannot_take_does_not_stop_the_start(settings: 
     report = restart(settings)
     assert (report.rows_restored, report.unreadable) == (2, 1)
     assert len(on_disk(settings)) == 3
+
+
+def test_what_a_vendors_node_sent_stays_an_answer_when_the_index_is_lost(settings: Settings) -> None:
+    node = archive(settings)
+    store(node, data_set("1.2.3.9"), replace(request("1.2.3.9", peer="vendor-ai"), is_answer=True))
+    store(node, data_set("1.2.3.8", study="1.2.4", PatientID="1"), request("1.2.3.8"))
+    node.close()
+    lose_the_index(settings)
+    restart(settings)
+    found = rows(settings, "SELECT sop_instance_uid, origin FROM instances ORDER BY sop_instance_uid")
+    assert [tuple(row) for row in found] == [("1.2.3.8", "received"), ("1.2.3.9", "answer")]
+    assert [uid for (uid,) in rows(settings, "SELECT study_instance_uid FROM studies")] == ["1.2.4"]
+
+
+def test_an_answer_of_another_patient_puts_no_study_into_conflict(settings: Settings) -> None:
+    node = archive(settings)
+    store(node, data_set("1.2.3.8"), request("1.2.3.8"))
+    before = rows(settings, "SELECT revision FROM studies")
+    other = replace(request("1.2.3.9", peer="vendor-ai"), is_answer=True)
+    store(node, data_set("1.2.3.9", PatientID="9999"), other)
+    node.close()
+    assert rows(settings, "SELECT conflict FROM studies") == [("",)]
+    assert rows(settings, "SELECT revision FROM studies") == before, "an answer makes work"

@@ -183,6 +183,8 @@ def test_a_hostile_zip_is_a_sentence_and_exit_code_2(site: Site, tmp_path: Path)
         (["--task", "classification"], "this version of the node cannot run a classifying network yet"),
         (["--task", "detection"], "this version of the node cannot run a model that finds regions yet"),
         (["--task", "algorithm"], "slot: put the algorithm into scripts/workflow.py"),
+        (["--task", "remote"], "slot: enter the vendor's node as peer vendor-ai in the rules file"),
+        (["--task", "remote", "--input", "waveform"], "slot: enter the vendor's node as peer vendor-ai"),
     ],
     ids=lambda value: "-".join(value) if isinstance(value, list) else "",
 )
@@ -223,6 +225,29 @@ def test_a_skeleton_with_weights_runs(site: Site, tmp_path: Path) -> None:
     film = bundles.saved_image(tmp_path, bundles.gradient(200, 300), PatientID="1", PixelSpacing=[0.2, 0.2])
     answer = site.run("models", "run", "mine", film).stdout
     assert "Area (lung): " in answer
+
+
+def test_a_service_of_a_vendors_node_is_a_folder_without_a_model_that_is_tried_by_sending(site: Site) -> None:
+    site.run("migrate")
+    site.run("models", "new", "mine", "--task", "remote")
+    folder = site.models / "mine"
+    fill_in(folder)
+    text = (folder / "pipeline.yaml").read_text().replace("status: slot ", "status: certified ")
+    (folder / "pipeline.yaml").write_text(text)
+    assert sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()) == [
+        "LICENSE",
+        "configs/metadata.json",
+        "docs/README.md",
+        "pipeline.yaml",
+    ]
+    assert "mine 0.1.0 (certified): in order\n" in site.run("models", "check").stdout
+    assert "Made by the vendor's node vendor-ai: sr, seg, within 1800 s" in site.run("models", "card", "mine").stdout
+    site.run("models", "allow", "mine")
+    assert site.rows()["mine"]["may_run"]
+    answer = site.run("models", "run", "mine", ECG, code=2).stderr
+    assert "mine is run by the vendor's node vendor-ai: send a study to this node to try it" in answer
+    (folder / "pipeline.yaml").write_text(text.replace("within: 30m", "within: 31m"))
+    assert not site.rows()["mine"]["may_run"], "the hash does not cover the contract"
 
 
 def test_a_skeleton_never_overwrites_and_needs_a_name(site: Site) -> None:

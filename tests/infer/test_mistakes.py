@@ -79,6 +79,12 @@ ECG = IMAGE[: IMAGE.index("needs:")].replace("input: image", "input: waveform") 
     "evaluations:\n"
     '  - {key: af, name: {value: "49436004", scheme: SCT, meaning: Atrial Fibrillation}}\n'
 )
+REMOTE = ECG[: ECG.index("needs:")] + (
+    "remote: {peer: vendor-ai, results: [sr], within: 30m}\n"
+    + ECG[ECG.index("card:") : ECG.index("evaluations:")]
+    + "  measured:\n"
+    + "    - {metric: sensitivity, of: af, value: 0.9, data: 10 ECG, cases: 10, real_data: true}\n"
+)
 
 
 class Broken(NamedTuple):
@@ -159,6 +165,12 @@ BROKEN = [
     Broken(
         ECG, "evaluations:\n", "polarity_check: true\nevaluations:\n", "18:1", "not-of-this-input", "for a network on"
     ),
+    Broken(REMOTE, "within: 30m", "within: 30", "10:50", "duration", "such as 20s, 2m, 1h or 7d, found the number 30"),
+    Broken(REMOTE, ", within: 30m", "", "10:1", "missing", "within: this key is missing"),
+    Broken(REMOTE, "[sr]", "[sr, pdf]", "10:41", "unknown-value", "pdf"),
+    Broken(REMOTE, "[sr]", "[]", "", "wrong-value", "at least 1"),
+    Broken(REMOTE, "card:", "needs: {leads: [I]}\ncard:", "11:1", "not-of-this-model", "delete `needs`"),
+    Broken(REMOTE, "card:", "workflow: {class: A}\ncard:", "1:1", "one-model", "exactly one of"),
 ]
 
 
@@ -176,7 +188,10 @@ def service(models: Path, name: str, text: str) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("text", [IMAGE, SLOT_SERIES, SLOT_CLASSES, ECG], ids=["image", "series", "classes", "ecg"])
+GOOD = {"image": IMAGE, "series": SLOT_SERIES, "classes": SLOT_CLASSES, "ecg": ECG, "remote": REMOTE}
+
+
+@pytest.mark.parametrize("text", GOOD.values(), ids=GOOD)
 def test_the_files_that_are_broken_here_are_good_before(tmp_path: Path, text: str) -> None:
     assert load_service(service(tmp_path, "good", text)).name == "good"
 
