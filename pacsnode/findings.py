@@ -80,7 +80,9 @@ class Trace:
 class Group:
     """What was seen in one input.
 
-    `source`: SOP Instance UIDs of the input, in the order of the label map's first axis.
+    `source`: SOP Instance UIDs of the input, in the order of the label map's first axis; one of a multi-frame object.
+    `frames`: the number (from 1) of the frame of each plane of the label map, where only some frames of a multi-frame
+    object were analysed or in another order; empty where it is all of them as they stand.
     `label_map`: (frames, rows, columns) uint8 on the grid of the source; 0 is background.
     `picture`: (rows, columns) uint8, window applied, bright is dense (MONOCHROME2); only for drawing.
     `notes`: sentences that a reader must know (limits, missing calibration).
@@ -94,6 +96,7 @@ class Group:
     label_map: NDArray[np.uint8] | None = None
     picture: NDArray[np.uint8] | None = None
     trace: Trace | None = None
+    frames: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -136,6 +139,7 @@ def save(findings: Findings, folder: Path) -> None:
             "evaluations": [asdict(e) for e in group.evaluations],
             "segments": [asdict(s) for s in group.segments],
             "notes": group.notes,
+            "frames": group.frames,
         }
         if group.label_map is not None:
             arrays[f"{number}.label_map"] = group.label_map
@@ -185,6 +189,7 @@ def _group(number: int, plain: dict[str, Any], arrays: Any) -> Group:
             trace["sampling_hz"],
             tuple(trace["beats"]),
         ),
+        frames=tuple(plain.get("frames", ())),
     )
 
 

@@ -13,12 +13,15 @@ import numpy as np
 from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 
+from pacsnode.encode.frames import name_frames, only_frames
 from pacsnode.encode.header import evidence
 from pacsnode.encode.provenance import Origin, algorithm_macro, coded
 from pacsnode.errors import Permanent
 from pacsnode.findings import Group, Segment
 
 _MOST_VALUES = 256
+_SAME_ORIENTATION = 1e-3
+"""Of a direction cosine: what a console rounds differently from slice to slice; highdicom wants them equal."""
 
 
 def present_segments(group: Group) -> tuple[Segment, ...]:
@@ -39,7 +42,7 @@ def segmentation(group: Group, index: int, origin: Origin) -> Dataset:
         numbers[segment.value] = number
     descriptions = [_description(s, n, group, origin) for n, s in enumerate(segments, start=1)]
     dataset = hd.seg.Segmentation(
-        source_images=[evidence(header) for header in headers],
+        source_images=_evidence(group, headers),
         pixel_array=numbers[label_map],
         segmentation_type=hd.seg.SegmentationTypeValues.BINARY,
         segment_descriptions=descriptions,
@@ -47,12 +50,27 @@ def segmentation(group: Group, index: int, origin: Origin) -> Dataset:
         content_description="AI segmentation, unverified, not for diagnosis",
         **origin.constructor("seg", index),
     )
+    if group.frames:
+        name_frames(dataset, group.frames)
     if "FrameOfReferenceUID" not in dataset and "PatientOrientation" not in dataset:
         # Type 2C without a position in space; highdicom leaves it out (dciodvfy: Error on CR and DX)
         dataset.PatientOrientation = headers[0].get("PatientOrientation") or None
     if "RequestAttributesSequence" in headers[0]:
         dataset.RequestAttributesSequence = headers[0].RequestAttributesSequence
     return dataset
+
+
+def _evidence(group: Group, headers: Sequence[Dataset]) -> list[Dataset]:
+    """The sources as highdicom takes them: one orientation to the last digit, only frames that were analysed."""
+    if group.frames:
+        return [evidence(only_frames(headers[0], group.frames))]
+    emptied = [evidence(header) for header in headers]
+    cosines = emptied[0].get("ImageOrientationPatient")
+    for other in emptied[1:]:
+        given = other.get("ImageOrientationPatient")
+        if cosines and given and np.allclose(cosines, given, atol=_SAME_ORIENTATION):
+            other.ImageOrientationPatient = cosines
+    return emptied
 
 
 def _checked(group: Group, headers: Sequence[Dataset]) -> NDArray[np.uint8]:
@@ -64,7 +82,7 @@ def _checked(group: Group, headers: Sequence[Dataset]) -> NDArray[np.uint8]:
             raise Permanent("the label map has values that are no numbers")
         raise Permanent(f"the label map has type {label_map.dtype}, not whole numbers")
     first = headers[0]
-    frames = int(first.get("NumberOfFrames") or 1) if len(headers) == 1 else len(headers)
+    frames = len(group.frames) or (int(first.get("NumberOfFrames") or 1) if len(headers) == 1 else len(headers))
     expected = (frames, int(first.get("Rows", 0)), int(first.get("Columns", 0)))
     if label_map.shape != expected:
         raise Permanent(f"the label map has shape {label_map.shape}, its source {expected}")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -25,10 +24,10 @@ def area(
     return pixels * spacing_mm[0] * spacing_mm[1], SQUARE_MILLIMETER
 
 
-def volume(label_map: NDArray[np.uint8], values: Sequence[int], spacing_mm: Sequence[float]) -> tuple[float, Concept]:
+def volume(label_map: NDArray[np.uint8], values: Sequence[int], voxel_mm3: float) -> tuple[float, Concept]:
     """Volume of the union of labels in a (slices, rows, columns) map, in mL."""
     voxels = int(np.count_nonzero(_union(label_map, values)))
-    return voxels * math.prod(spacing_mm) / 1000, MILLILITER
+    return voxels * voxel_mm3 / 1000, MILLILITER
 
 
 def width_ratio(label_map: NDArray[np.uint8], of: Sequence[int], over: Sequence[int]) -> float:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -77,7 +76,7 @@ def _image_group(service: Service, bundle: NetworkBundle, path: Path) -> Group:
     notes: tuple[str, ...] = (image.spacing_note,) if image.spacing_note else ()
     label_map, is_negative = bundle.label_map(image.intensity)
     if is_negative:
-        image = replace(image, intensity=1 - image.intensity)
+        image = image.negative()
         notes += (READ_AS_NEGATIVE,)
     _refuse_empty(service, label_map)
     return Group(
@@ -99,12 +98,13 @@ def _volume_group(service: Service, bundle: NetworkBundle, files: Sequence[Path]
     return Group(
         source=volume.source,
         measurements=tuple(
-            _measurement(spec, *measure.volume(label_map, spec.of, volume.spacing_mm))
+            _measurement(spec, *measure.volume(label_map, spec.of, volume.voxel_mm3))
             for spec in service.pipeline.measurements
         ),
         segments=tuple(_segments(service)),
         notes=volume.notes,
         label_map=label_map,
+        frames=volume.frames,
     )
 
 

@@ -1,12 +1,12 @@
-"""A series of single images to one volume with its place in the patient. Runs in the compute child only.
+"""Series or enhanced multi-frame objects to one volume with its place in the patient. Runs in the compute child only.
 
 In: the Part 10 files of one case, in any order. Out: a Volume, its slices in the order of their positions along the
-normal of the slices. Never trusts Instance Number, never fills a gap, never bends a volume straight.
+normal of the slices, and notes of all that was left out. The mask of a Volume lies on the grid of its source.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,25 +15,24 @@ from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 
 from pacsnode.errors import Permanent
-from pacsnode.infer.pixels import decode, positive_pair, read_dataset, value
+from pacsnode.infer.decoding import read_layout, stored_frames
+from pacsnode.infer.grid import Grid, grid
+from pacsnode.infer.headers import items, read_dataset, value
+from pacsnode.infer.pixels import through_modality_lut
+from pacsnode.infer.planes import Plane, is_multi_frame, plane_of, planes_of
+from pacsnode.infer.splitting import Stack, choice_note, largest_part, places, split, usable
 
 MAXIMUM_VOXELS = 400_000_000
-ORIENTATION_TOLERANCE = 1e-3
-"""Of a direction cosine: 0.06 degrees. Consoles write six digits."""
-SPACING_TOLERANCE = 0.05
-"""Of the distance between slices; below it lie rounded positions, above it missing slices."""
-LEAST_TOLERANCE_MM = 0.02
-TILT_TOLERANCE = 0.01
-"""Sideways shift per distance between slices: 0.6 degrees. A tilted gantry has 5 degrees and more."""
-LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 
 
 @dataclass(frozen=True)
 class Volume:
-    """One series. `intensity`: (slices, rows, columns) float32 after rescale (CT: Hounsfield units).
+    """One volume. `intensity`: (slices, rows, columns) float32 after rescale (CT: Hounsfield units).
 
-    `source`: SOP Instance UIDs in the order of the slices. `spacing_mm`: between slices, rows, columns.
-    `affine`: (4, 4) float64, from the voxel (column, row, slice), 0-based, to the patient's RAS in mm.
+    `source`: SOP Instance UIDs in the order of the slices; one of an enhanced object, and then `frames` has the number
+    (from 1) of the frame of each slice. `spacing_mm`: between slices (along the normal), rows, columns.
+    `affine`: (4, 4) float64, from the voxel (column, row, slice), 0-based, to the patient's RAS in mm; sheared where
+    the gantry was tilted.
     """
 
     source: tuple[str, ...]
@@ -41,209 +40,178 @@ class Volume:
     spacing_mm: tuple[float, float, float]
     affine: NDArray[np.float64]
     notes: tuple[str, ...] = ()
+    frames: tuple[int, ...] = ()
+
+    @property
+    def voxel_mm3(self) -> float:
+        """The volume of a voxel, also of a sheared one."""
+        return float(abs(np.linalg.det(self.affine[:3, :3])))
 
 
 @dataclass(frozen=True)
-class _Slice:
-    """The geometry of one image. `across`, `down`: unit vectors (LPS) along its rows and down its columns."""
+class _Unit:
+    """What may hold one volume: a series of single images, or one multi-frame object."""
 
-    path: Path
-    sop_instance_uid: str
-    position_mm: NDArray[np.float64]
-    across: NDArray[np.float64]
-    down: NDArray[np.float64]
-    spacing_mm: tuple[float, float]
-    size: tuple[int, int]
-    frame_of_reference: str
+    name: str
+    planes: tuple[Plane, ...]
+    unplaced: tuple[Permanent, ...]
 
     @property
-    def normal(self) -> NDArray[np.float64]:
-        return np.cross(self.across, self.down)
+    def size(self) -> int:
+        return len(self.planes) + len(self.unplaced)
 
 
 def read_volume(files: Sequence[Path]) -> Volume:
     """The volume of the series with the most images that forms one. Raises Permanent with a radiographer's sentence."""
-    series: dict[str, list[tuple[Path, Dataset]]] = {}
-    for path in files:
-        header = read_dataset(path, with_pixels=False)
-        series.setdefault(str(value(header, "SeriesInstanceUID") or ""), []).append((path, header))
-    if not series:
+    units = _units(files)
+    if not units:
         raise Permanent("the case holds no images")
-    by_size = sorted(series.items(), key=lambda item: (-len(item[1]), item[0]))
     refusals: list[str] = []
-    for _, images in by_size:
+    for unit in units:
         try:
-            slices = _ordered(images)
+            found, notes = _grid_of(unit)
         except Permanent as error:
-            refusals.append(f"{_name(images)}: {error}")
+            refusals.append(f"{unit.name}: {error}")
             continue
-        notes = (_choice_note(images, by_size, refusals),) if len(by_size) > 1 else ()
-        return _read(slices, notes)
+        if len(units) > 1:
+            notes = (_choice_note(unit, units, refusals), *notes)
+        return _read(found, notes)
     if len(refusals) == 1:
         raise Permanent(refusals[0])
     raise Permanent(f"none of the {len(refusals)} series forms a volume; {refusals[0]}")
 
 
-def _name(images: Sequence[tuple[Path, Dataset]]) -> str:
+# --- what there is, from headers only
+
+
+def _units(files: Sequence[Path]) -> list[_Unit]:
+    """The largest first."""
+    groups: dict[tuple[str, str], list[tuple[Path, Dataset]]] = {}
+    for path in files:
+        header = read_dataset(path, with_pixels=False)
+        series = str(value(header, "SeriesInstanceUID") or "")
+        object_uid = str(header.SOPInstanceUID) if is_multi_frame(header) else ""
+        groups.setdefault((series, object_uid), []).append((path, header))
+    made = [(_unit(images), key) for key, images in groups.items()]
+    return [unit for unit, _ in sorted(made, key=lambda pair: (-pair[0].size, pair[1]))]
+
+
+def _unit(images: Sequence[tuple[Path, Dataset]]) -> _Unit:
     number = value(images[0][1], "SeriesNumber")
-    count = "1 image" if len(images) == 1 else f"{len(images)} images"
-    return f"series {number if number is not None else 'without number'} ({count})"
+    series = f"series {number if number is not None else 'without number'}"
+    found: list[Plane | Permanent] = []
+    if is_multi_frame(images[0][1]):
+        try:
+            found.extend(planes_of(*images[0]))
+        except Permanent as error:
+            found.append(error)
+        name = f"{series} (1 object with {len(found)} frames)"
+    else:
+        for path, header in images:
+            try:
+                found.append(plane_of(path, header))
+            except Permanent as error:
+                found.append(error)
+        name = f"{series} (1 image)" if len(images) == 1 else f"{series} ({len(images)} images)"
+    planes = tuple(one for one in found if isinstance(one, Plane))
+    return _Unit(name, planes, tuple(one for one in found if isinstance(one, Permanent)))
 
 
-def _choice_note(
-    chosen: Sequence[tuple[Path, Dataset]],
-    by_size: Sequence[tuple[str, Sequence[tuple[Path, Dataset]]]],
-    refusals: Sequence[str],
-) -> str:
-    others = [_name(images) for _, images in by_size if images is not chosen]
+def _choice_note(chosen: _Unit, units: Sequence[_Unit], refusals: Sequence[str]) -> str:
+    others = [unit.name for unit in units if unit is not chosen]
     told = "; ".join(others[:8]) + (f" and {len(others) - 8} more" if len(others) > 8 else "")
-    note = f"Analysed: {_name(chosen)}, the largest that forms a volume. Left out: {told}."
+    note = f"Analysed: {chosen.name}, the largest that forms a volume. Left out: {told}."
     return note + "".join(f" Not usable: {refusal}." for refusal in refusals[:3])
 
 
-# --- geometry, from headers only
-
-
-def _ordered(images: Sequence[tuple[Path, Dataset]]) -> list[_Slice]:
-    """The slices in order along their normal. Raises Permanent where they form no volume on one straight grid."""
-    if len(images) == 1:
-        _slice(*images[0])  # what is wrong with it by itself is the better reason
-        raise Permanent("only one image; a volume needs at least two")
-    slices = [_slice(path, header) for path, header in images]
-    _refuse_mixed(slices)
-    normal = slices[0].normal
-    slices.sort(key=lambda s: float(s.position_mm @ normal))
-    _refuse_uneven(slices)
-    return slices
-
-
-def _slice(path: Path, header: Dataset) -> _Slice:
-    if "PerFrameFunctionalGroupsSequence" in header or (value(header, "NumberOfFrames") or 1) != 1:
-        raise Permanent(
-            "the images are in one enhanced multi-frame object, which the node does not read yet; "
-            "send the series as single images (classic CT or MR)"
-        )
-    if "ModalityLUTSequence" in header:
-        raise Permanent("the images have a modality lookup table in place of rescale slope and intercept")
-    cosines, position = _numbers(header, "ImageOrientationPatient", 6), _numbers(header, "ImagePositionPatient", 3)
-    spacing = positive_pair(header, "PixelSpacing")
-    if cosines is None or position is None or spacing is None:
-        raise Permanent("an image does not say where it lies in the patient (position, orientation or pixel spacing)")
-    across, down = cosines[:3], cosines[3:]
-    lengths = np.array([np.linalg.norm(across), np.linalg.norm(down)])
-    if np.abs(lengths - 1).max() > 0.01 or abs(float(across @ down)) > 0.01:
-        raise Permanent("an image has an impossible orientation: its rows and columns are not at right angles")
-    return _Slice(
-        path,
-        str(header.SOPInstanceUID),
-        position,
-        across / lengths[0],
-        down / lengths[1],
-        spacing,
-        (int(value(header, "Rows") or 0), int(value(header, "Columns") or 0)),
-        str(value(header, "FrameOfReferenceUID") or ""),
-    )
-
-
-def _numbers(header: Dataset, keyword: str, count: int) -> NDArray[np.float64] | None:
-    """`count` finite numbers, else None."""
-    given = value(header, keyword)
-    if given is None or isinstance(given, str | float | int) or len(given) != count:
-        return None
-    try:
-        numbers = np.array([float(v) for v in given])
-    except ValueError:
-        return None
-    return numbers if np.isfinite(numbers).all() and np.abs(numbers).max() < 1e6 else None
-
-
-def _refuse_mixed(slices: Sequence[_Slice]) -> None:
-    first = slices[0]
-    sizes = sorted({s.size for s in slices})
-    if len(sizes) > 1:
-        told = ", ".join(f"{columns} x {rows}" for rows, columns in sizes[:4])
-        raise Permanent(f"the images have different sizes ({told} pixels)")
-    for one in slices:
-        turned = max(np.abs(one.across - first.across).max(), np.abs(one.down - first.down).max())
-        if turned > ORIENTATION_TOLERANCE:
-            raise Permanent("the images have different orientations (localizers or several planes in one series?)")
-        if max(abs(a / b - 1) for a, b in zip(one.spacing_mm, first.spacing_mm, strict=True)) > 1e-3:
-            raise Permanent("the images have different pixel spacings")
-        if one.frame_of_reference != first.frame_of_reference:
-            raise Permanent("the images have different frames of reference: the patient was positioned anew in between")
-    if len({s.sop_instance_uid for s in slices}) < len(slices):
-        raise Permanent("an image is there twice")
-
-
-def _refuse_uneven(slices: Sequence[_Slice]) -> None:
-    """`slices` in order: as far from each other everywhere, and straight above each other."""
-    positions = np.array([s.position_mm for s in slices])
-    steps = np.diff(positions, axis=0)
-    along = steps @ slices[0].normal
-    usual = float(np.median(along))
-    tolerance = max(SPACING_TOLERANCE * usual, LEAST_TOLERANCE_MM)
-    if along.min() <= LEAST_TOLERANCE_MM:
-        n = int(np.count_nonzero(along <= LEAST_TOLERANCE_MM))
-        raise Permanent(
-            f"several images lie at the same position ({n} of {len(slices)}): "
-            "more than one phase, echo or b-value in one series?"
-        )
-    worst = int(np.abs(along - usual).argmax())
-    if abs(along[worst] - usual) > tolerance:
-        if along[worst] > 1.5 * usual:
-            raise Permanent(
-                f"images are missing: a gap of {along[worst]:.1f} mm after image {worst + 1} of {len(slices)}, "
-                f"where the others are {usual:.1f} mm apart"
-            )
-        raise Permanent(
-            f"the distance between the images changes, from {along.min():.2f} to {along.max():.2f} mm; "
-            "send a series with even distances"
-        )
-    sideways = np.linalg.norm(steps - along[:, None] * slices[0].normal, axis=1)
-    if sideways.max() > max(TILT_TOLERANCE * usual, LEAST_TOLERANCE_MM):
-        degrees = np.degrees(np.arctan2(sideways.max(), usual))
-        raise Permanent(
-            f"the images are not straight above each other ({degrees:.0f} degrees): the gantry was tilted, which the "
-            "node does not read yet; send a series that the scanner has straightened"
-        )
+def _grid_of(unit: _Unit) -> tuple[Grid, tuple[str, ...]]:
+    """The grid to read of a unit, and its notes. Raises Permanent, with the reason of the stack that comes first."""
+    part, notes = largest_part(unit.planes, unit.unplaced)
+    stacks = split(part)
+    refusal: Permanent | None = None
+    for stack in usable(stacks):
+        try:
+            planes, dropped = _without_duplicates(stack)
+            found = grid(planes)
+        except Permanent as error:
+            refusal = refusal or error
+            continue
+        if len(stacks) > 1:
+            notes = (*notes, choice_note(stack, stacks))
+        return found, (*notes, *dropped, *found.notes)
+    raise refusal or Permanent("the series forms no volume")
 
 
 # --- voxels
 
 
-def _read(slices: Sequence[_Slice], notes: tuple[str, ...]) -> Volume:
-    first, last = slices[0], slices[-1]
+def _without_duplicates(stack: Stack) -> tuple[tuple[Plane, ...], tuple[str, ...]]:
+    """Each place once, where what lies there twice is the same picture. Raises Permanent where it is not."""
+    place = places(stack.planes)
+    kept: dict[int, Plane] = {}
+    for plane in sorted(stack.planes, key=lambda p: (p.sop_instance_uid, p.frame, str(p.path))):
+        twin = kept.setdefault(place[id(plane)], plane)
+        if twin is not plane and not _is_same_picture(plane, twin):
+            raise Permanent(
+                "several images lie at the same position and differ, and nothing in their headers tells why: "
+                "more than one phase, echo or b-value in one series?"
+            )
+    count = len(stack.planes) - len(kept)
+    told = "1 image that was" if count == 1 else f"{count} images that were"
+    return tuple(kept.values()), (f"Left out: {told} there twice, with the same pixels.",) if count else ()
+
+
+def _is_same_picture(one: Plane, other: Plane) -> bool:
+    return np.allclose(one.position_mm, other.position_mm, atol=1e-3) and np.array_equal(
+        next(_voxels([one])), next(_voxels([other]))
+    )
+
+
+def _read(found: Grid, notes: tuple[str, ...]) -> Volume:
+    first = found.planes[0]
     rows, columns = first.size
-    if rows * columns * len(slices) > MAXIMUM_VOXELS:
-        raise Permanent(f"a volume of {columns} x {rows} x {len(slices)} voxels is larger than the node reads")
-    intensity = np.empty((len(slices), rows, columns), dtype=np.float32)
-    for number, one in enumerate(slices):
-        intensity[number] = _rescaled(read_dataset(one.path))
-    step = (last.position_mm - first.position_mm) / (len(slices) - 1)
-    affine = np.eye(4)
-    affine[:3, 0] = first.across * first.spacing_mm[1]
-    affine[:3, 1] = first.down * first.spacing_mm[0]
-    affine[:3, 2] = step
-    affine[:3, 3] = first.position_mm
-    spacing = (float(np.linalg.norm(step)), *first.spacing_mm)
-    return Volume(tuple(s.sop_instance_uid for s in slices), intensity, spacing, LPS_TO_RAS @ affine, notes)
+    count = len(found.planes)
+    if rows * columns * count > MAXIMUM_VOXELS:
+        raise Permanent(f"a volume of {columns} x {rows} x {count} voxels is larger than the node reads")
+    intensity = np.empty((count, rows, columns), dtype=np.float32)
+    is_enhanced = first.frame > 0
+    if is_enhanced:
+        # In the order of the frames: an encapsulated object is read once, from its start.
+        by_frame = sorted(range(count), key=lambda n: found.planes[n].frame)
+        for n, voxels in zip(by_frame, _voxels([found.planes[n] for n in by_frame]), strict=True):
+            intensity[n] = voxels
+    else:
+        for n, plane in enumerate(found.planes):
+            (intensity[n],) = _voxels([plane])
+    return Volume(
+        source=(first.sop_instance_uid,) if is_enhanced else tuple(p.sop_instance_uid for p in found.planes),
+        intensity=intensity,
+        spacing_mm=found.spacing_mm,
+        affine=found.affine,
+        notes=notes,
+        frames=tuple(p.frame for p in found.planes) if is_enhanced else (),
+    )
 
 
-def _rescaled(dataset: Dataset) -> NDArray[np.float32]:
-    """(rows, columns) in the unit of the modality (PS3.3 C.11.1); MR often has no rescale: the stored values."""
-    stored = decode(dataset)
-    slope, intercept = (_rescale(dataset, k, d) for k, d in (("RescaleSlope", 1.0), ("RescaleIntercept", 0.0)))
-    if slope == 0:
-        raise Permanent("an image has a rescale slope of zero")
-    stored *= np.float32(slope)
-    stored += np.float32(intercept)
-    return stored
-
-
-def _rescale(dataset: Dataset, keyword: str, default: float) -> float:
-    if keyword not in dataset:
-        return default
-    given = value(dataset, keyword)
-    if not isinstance(given, float | int) or not np.isfinite(given):
-        raise Permanent(f"an image has an unreadable {keyword}")
-    return float(given)
+def _voxels(planes: Sequence[Plane]) -> Iterator[NDArray[np.float32]]:
+    """(rows, columns) of each plane of one file, in the unit of the modality (PS3.3 C.11.1)."""
+    path = planes[0].path
+    header = read_dataset(path, with_pixels=planes[0].frame == 0)
+    layout = read_layout(header)
+    if layout.is_colour:
+        raise Permanent("the service reads grey images, the series is coloured")
+    has_table = bool(items(header, "ModalityLUTSequence"))
+    frames = stored_frames(path, header, layout, [plane.frame or 1 for plane in planes])
+    for plane, stored in zip(planes, frames, strict=True):
+        if has_table:
+            yield through_modality_lut(stored, header).astype(np.float32)
+            continue
+        if plane.rescale is None:
+            raise Permanent("an image has an unreadable rescale slope or intercept")
+        slope, intercept = plane.rescale
+        if slope == 0:
+            raise Permanent("an image has a rescale slope of zero")
+        voxels = stored.astype(np.float32)
+        voxels *= np.float32(slope)
+        voxels += np.float32(intercept)
+        yield voxels

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 
 from pacsnode.errors import Permanent
-from pacsnode.infer.pixels import DAMAGED, one_line, read_dataset
+from pacsnode.infer.headers import DAMAGED, one_line, read_dataset
 
 MAXIMUM_SAMPLES = 100_000_000
 MAXIMUM_SAMPLING_HZ = 1e6

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from datetime import UTC, datetime
@@ -10,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pydicom
+import pydicom.config
 import pytest
 from pydicom.data import get_testdata_file
 from pydicom.uid import generate_uid
@@ -125,64 +127,130 @@ def test_rounded_positions_are_taken(tmp_path: Path) -> None:
     assert len(read_volume(written(tmp_path, *datasets)).source) == SLICES
 
 
-def test_two_phases_in_one_series_are_refused(tmp_path: Path) -> None:
-    files = write_series(tmp_path / "arterial") + write_series(tmp_path / "venous")
-    with pytest.raises(Permanent, match=r"several images lie at the same position .*more than one phase"):
+def test_images_at_one_place_that_nothing_tells_apart_are_refused(tmp_path: Path) -> None:
+    files = write_series(tmp_path / "arterial") + write_series(tmp_path / "venous", RescaleIntercept=-900)
+    with pytest.raises(Permanent, match=r"several images lie at the same position and differ.*more than one phase"):
         read_volume(files)
 
 
-def test_the_same_file_twice_is_refused(tmp_path: Path) -> None:
+@pytest.mark.parametrize("count", [1, 5, SLICES])
+def test_what_is_there_twice_with_the_same_pixels_counts_once(tmp_path: Path, count: int) -> None:
+    files = write_series(tmp_path / "once") + write_series(tmp_path / "again", range(count))
+    volume = read_volume(files)
+    assert len(volume.source) == SLICES
+    told = "1 image that was" if count == 1 else f"{count} images that were"
+    assert volume.notes == (f"Left out: {told} there twice, with the same pixels.",)
+
+
+def test_the_same_file_twice_counts_once(tmp_path: Path) -> None:
     files = write_series(tmp_path)
-    with pytest.raises(Permanent, match="an image is there twice"):
-        read_volume([*files, files[0]])
+    volume = read_volume([*files, files[0]])
+    assert len(volume.source) == SLICES
+    assert volume.notes == ("Left out: 1 image that was there twice, with the same pixels.",)
 
 
 TILTED = [f"{v:.9f}" for v in (*turned()[0], *turned()[2])]
 
+UNLIKE = [
+    ({"ImageOrientationPatient": TILTED}, r"1 image with different orientations \(a localizer"),
+    ({"PixelSpacing": [0.75, 0.75]}, "1 image with different pixel spacings"),
+    ({"FrameOfReferenceUID": "1.2.3"}, "1 image with different frames of reference"),
+    ({"ImageOrientationPatient": None}, "1 image, since an image does not say where it lies"),
+    ({"ImageOrientationPatient": [1, 0, 0, 1, 0, 0]}, "1 image, since .* rows and columns are not at right angles"),
+    ({"ImageOrientationPatient": [0, 0, 0, 0, 0, 0]}, "1 image, since .* rows and columns are not at right angles"),
+    ({"ImagePositionPatient": [1, 2]}, "1 image, since an image does not say where it lies"),
+    ({"ImagePositionPatient": ["1e300", "0", "0"]}, "1 image, since an image does not say where it lies"),
+    ({"PixelSpacing": [0, 0]}, "1 image, since an image does not say where it lies"),
+    ({"PixelSpacing": ["nan", "nan"]}, "1 image, since an image does not say where it lies"),
+    ({"Rows": 32}, r"1 image with different sizes \(64 x 32, 64 x 64 pixels\)"),
+]
 
-@pytest.mark.parametrize(
-    ("change", "sentence"),
-    [
-        ({"ImageOrientationPatient": TILTED}, "different orientations"),
-        ({"PixelSpacing": [0.75, 0.75]}, "different pixel spacings"),
-        ({"FrameOfReferenceUID": "1.2.3"}, "different frames of reference"),
-        ({"ImageOrientationPatient": None}, "does not say where it lies"),
-        ({"ImageOrientationPatient": [1, 0, 0, 1, 0, 0]}, "rows and columns are not at right angles"),
-        ({"ImageOrientationPatient": [0, 0, 0, 0, 0, 0]}, "rows and columns are not at right angles"),
-        ({"ImagePositionPatient": [1, 2]}, "does not say where it lies"),
-        ({"ImagePositionPatient": ["1e300", "0", "0"]}, "does not say where it lies"),
-        ({"PixelSpacing": [0, 0]}, "does not say where it lies"),
-        ({"Rows": 32}, r"different sizes \(64 x 32, 64 x 64 pixels\)"),
-        ({"NumberOfFrames": 3}, "enhanced multi-frame object.*send the series as single images"),
-        ({"RescaleSlope": 0}, "rescale slope of zero"),
-    ],
-)
-def test_one_image_unlike_the_others_is_refused(tmp_path: Path, change: dict[str, Any], sentence: str) -> None:
-    datasets = [slice_dataset(n) for n in range(4)] + [slice_dataset(4, **change)]
-    with pytest.raises(Permanent, match=sentence):
+
+@pytest.mark.parametrize(("change", "sentence"), UNLIKE)
+def test_one_image_unlike_the_others_is_left_out_with_a_note(
+    tmp_path: Path, change: dict[str, Any], sentence: str
+) -> None:
+    with pydicom.config.disable_value_validation():
+        datasets = [slice_dataset(n) for n in range(4)] + [slice_dataset(4, **change)]
+        volume = read_volume(written(tmp_path, *datasets))
+    assert volume.source == tuple(str(d.SOPInstanceUID) for d in datasets[:4])
+    (note,) = volume.notes
+    assert re.match(f"Left out: {sentence}", note)
+
+
+@pytest.mark.parametrize(("change", "sentence"), UNLIKE)
+def test_one_unlike_image_in_the_middle_leaves_a_gap(tmp_path: Path, change: dict[str, Any], sentence: str) -> None:
+    with pydicom.config.disable_value_validation():
+        datasets = [slice_dataset(n, **(change if n == 2 else {})) for n in range(6)]
+        with pytest.raises(Permanent, match=r"images are missing: a gap of 5.0 mm after image 2 of 5"):
+            read_volume(written(tmp_path, *datasets))
+
+
+def test_several_planes_of_which_none_has_most_images_are_refused(tmp_path: Path) -> None:
+    across, down, normal = (-v for v in turned())
+    planes = [(across, down), (across, normal), (down, normal)]
+    datasets = [
+        slice_dataset(n, ImageOrientationPatient=[f"{v:.9f}" for v in (*a, *b)]) for a, b in planes for n in range(5)
+    ]
+    with pytest.raises(Permanent, match=r"different orientations, and no part has more than half of the 15 images"):
         read_volume(written(tmp_path, *datasets))
 
 
-def test_a_lookup_table_in_place_of_a_rescale_is_refused(tmp_path: Path) -> None:
-    datasets = [slice_dataset(n, ModalityLUTSequence=[pydicom.Dataset()]) for n in range(3)]
-    with pytest.raises(Permanent, match="lookup table"):
+@pytest.mark.parametrize("slope", [0, "nan"])
+def test_an_unusable_rescale_is_refused(tmp_path: Path, slope: object) -> None:
+    with pydicom.config.disable_value_validation():
+        datasets = [slice_dataset(n) for n in range(4)] + [slice_dataset(4, RescaleSlope=slope)]
+        with pytest.raises(Permanent, match=r"rescale slope"):
+            read_volume(written(tmp_path, *datasets))
+
+
+def test_a_lookup_table_takes_the_place_of_a_rescale(tmp_path: Path) -> None:
+    table = pydicom.Dataset()
+    table.LUTDescriptor = [2001, 0, 16]
+    table.LUTData = np.arange(0, 2 * 2001, 2, dtype="<u2").tobytes()
+    table["LUTData"].VR = "OW"
+    table.ModalityLUTType = "HU"
+    datasets = [slice_dataset(n, ModalityLUTSequence=[table]) for n in range(SLICES)]
+    assert read_volume(written(tmp_path, *datasets)).intensity.max() == 4000
+
+
+@pytest.mark.parametrize("data", [None, b"", b"\0" * 4])
+def test_a_damaged_lookup_table_is_refused(tmp_path: Path, data: bytes | None) -> None:
+    table = pydicom.Dataset()
+    table.LUTDescriptor = [2001, 0, 16]
+    if data is not None:
+        table.LUTData = data
+        table["LUTData"].VR = "OW"
+    datasets = [slice_dataset(n, ModalityLUTSequence=[table]) for n in range(3)]
+    with pytest.raises(Permanent, match="lookup table of an image is damaged"):
         read_volume(written(tmp_path, *datasets))
 
 
-def test_a_tilted_gantry_is_refused(tmp_path: Path) -> None:
-    datasets = [slice_dataset(n) for n in range(6)]
-    for n, dataset in enumerate(datasets):
-        dataset.ImagePositionPatient = [f"{v:.6f}" for v in position_mm(n, n * 2.5 * np.tan(0.3) / 0.75, 0)]
-    with pytest.raises(Permanent, match=r"\(17 degrees\): the gantry was tilted"):
+def shifted(step_mm: float, numbers: range = range(6)) -> list[Any]:
+    """Slices that are shifted down by so much from one to the next."""
+    datasets = [slice_dataset(n) for n in numbers]
+    for n, dataset in zip(numbers, datasets, strict=True):
+        dataset.ImagePositionPatient = [f"{v:.6f}" for v in position_mm(n, n * step_mm / SPACING_MM[1], 0)]
+    return datasets
+
+
+def test_a_tilted_gantry_gives_a_sheared_volume_and_a_note(tmp_path: Path) -> None:
+    volume = read_volume(written(tmp_path, *shifted(2.5 * np.tan(0.3))))
+    (note,) = volume.notes
+    assert note.startswith("The gantry was tilted by 17 degrees")
+    assert volume.voxel_mm3 == pytest.approx(np.prod(SPACING_MM), rel=1e-4)
+    assert volume.spacing_mm == pytest.approx(SPACING_MM, abs=1e-4)
+    there = position_mm(4, 4 * 2.5 * np.tan(0.3) / SPACING_MM[1] + 10, 20)
+    assert (volume.affine @ [20, 10, 4, 1])[:3] == pytest.approx(LPS_TO_RAS @ there, abs=1e-3)
+
+
+def test_slices_shifted_by_more_than_a_tilt_or_unevenly_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(Permanent, match="by 51 degrees, more than any gantry tilts"):
+        read_volume(written(tmp_path, *shifted(2.5 * 1.25)))
+    datasets = shifted(0)
+    datasets[3].ImagePositionPatient = [f"{v:.6f}" for v in position_mm(3, 2, 0)]
+    with pytest.raises(Permanent, match="do not lie in one straight row"):
         read_volume(written(tmp_path, *datasets))
-
-
-def test_an_enhanced_object_is_refused() -> None:
-    path = SHARED / "data" / "dicom_test" / "dcmqi" / "segmentations" / "23x38x3" / "multiframe" / "mf.dcm"
-    if not path.is_file():
-        pytest.skip(f"the object is not at {path}")
-    with pytest.raises(Permanent, match="enhanced multi-frame object, which the node does not read yet"):
-        read_volume([path])
 
 
 def test_a_volume_that_would_fill_the_memory_is_refused_before_decoding(tmp_path: Path) -> None:
