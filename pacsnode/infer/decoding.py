@@ -22,6 +22,7 @@ from pydicom.pixels.utils import as_pixel_options
 from pydicom.uid import (
     JPEG2000,
     DeflatedExplicitVRLittleEndian,
+    ExplicitVRBigEndian,
     JPEG2000Lossless,
     JPEGBaseline8Bit,
     JPEGExtended12Bit,
@@ -102,12 +103,15 @@ def read_layout(header: Dataset) -> Layout:
 
 def _refuse_large_palette(header: Dataset) -> None:
     """Each six bytes of a segmented palette may stand for 65535 entries (PS3.3 C.7.9.2): counted before it is made."""
-    for colour in ("Red", "Green", "Blue"):
-        data = value(header, f"Segmented{colour}PaletteColorLookupTableData")
-        descriptor = value(header, f"{colour}PaletteColorLookupTableDescriptor")
-        if not isinstance(data, bytes) or not isinstance(descriptor, Sequence) or len(descriptor) != 3:
-            continue
-        kind = np.dtype("u1" if descriptor[2] == 8 else "<u2")
+    descriptor = value(header, "RedPaletteColorLookupTableDescriptor")
+    if not isinstance(descriptor, Sequence) or len(descriptor) != 3:
+        raise Permanent("the image has a damaged palette")
+    order = ">" if syntax_uid(header) == ExplicitVRBigEndian else "<"
+    kind = np.dtype("u1" if descriptor[2] == 8 else f"{order}u2")
+    for colour in ("Red", "Green", "Blue", "Alpha"):
+        data = value(header, f"Segmented{colour}PaletteColorLookupTableData") or b""
+        if not isinstance(data, bytes):
+            raise Permanent("the image has a damaged palette")
         codes = np.frombuffer(data[: len(data) // kind.itemsize * kind.itemsize], kind).tolist()
         entries = at = 0
         while at + 1 < len(codes):

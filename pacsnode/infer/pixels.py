@@ -120,7 +120,8 @@ def _refuse_lut(item: Dataset) -> None:
 
 def _curve(header: Dataset, stored: NDArray[np.float32]) -> NDArray[np.uint8] | None:
     """What the header's window makes of `stored` (in MONOCHROME2 sense), 0 to 255; None without one (PS3.3 C.11.2)."""
-    if not items(header, "VOILUTSequence") and value(header, "WindowWidth") is None:
+    has_window = value(header, "WindowCenter") is not None and value(header, "WindowWidth") is not None
+    if not items(header, "VOILUTSequence") and not has_window:
         return None
     slope, intercept = (value(header, k) for k in ("RescaleSlope", "RescaleIntercept"))
     values = stored.astype(np.float64)

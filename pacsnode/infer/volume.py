@@ -17,7 +17,7 @@ from pydicom.dataset import Dataset
 from pacsnode.errors import Permanent
 from pacsnode.infer.decoding import read_layout, stored_frames
 from pacsnode.infer.grid import Grid, grid
-from pacsnode.infer.headers import items, read_dataset, value
+from pacsnode.infer.headers import items, read_dataset, value, whole
 from pacsnode.infer.pixels import through_modality_lut
 from pacsnode.infer.planes import Plane, is_multi_frame, plane_of, planes_of
 from pacsnode.infer.splitting import Stack, choice_note, largest_part, places, split, usable
@@ -105,7 +105,7 @@ def _unit(images: Sequence[tuple[Path, Dataset]]) -> _Unit:
             found.extend(planes_of(*images[0]))
         except Permanent as error:
             found.append(error)
-        name = f"{series} (1 object with {len(found)} frames)"
+        name = f"{series} (1 object with {whole(images[0][1], 'NumberOfFrames', 1)} frames)"
     else:
         for path, header in images:
             try:

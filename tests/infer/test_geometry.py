@@ -110,6 +110,9 @@ def marked_by_attributes(path: Path) -> list[NDArray[np.float64]]:
     return found
 
 
+READERS = (marked_by_highdicom, marked_by_attributes)
+
+
 def source_of(path: Path) -> tuple[str, int | None]:
     """The SOP Instance UID, and the frame, to which the only frame of the SEG refers."""
     (frame,) = pydicom.dcmread(path).PerFrameFunctionalGroupsSequence
@@ -120,8 +123,8 @@ def source_of(path: Path) -> tuple[str, int | None]:
 
 def assert_marked(path: Path, phantom: Phantom) -> None:
     """Exactly the one voxel, where it was, by both readers."""
-    for found in (marked_by_highdicom(path), marked_by_attributes(path)):
-        (position,) = found
+    for reader in READERS:
+        (position,) = reader(path)
         assert position == pytest.approx(phantom.marked_mm, abs=1e-3)
 
 
@@ -207,3 +210,29 @@ def test_a_real_enhanced_object_has_the_volume_of_its_single_images(name: str) -
     assert single.affine == pytest.approx(multi.affine, abs=1e-4)
     assert len(multi.source) == 1
     assert sorted(multi.frames) == [1, 2, 3]
+
+
+@pytest.mark.parametrize("name", ["23x38x3", "24x38x3"])
+def test_a_real_enhanced_object_is_marked_where_its_single_images_are(
+    tmp_path: Path, tmp_path_factory: pytest.TempPathFactory, name: str
+) -> None:
+    folder = SHARED / "dcmqi" / "segmentations" / name
+    if not folder.is_dir():
+        pytest.skip(f"the objects are not at {folder}")
+    single = sorted((folder / "image").iterdir())
+    bundle = network_bundle(
+        tmp_path_factory.mktemp("models"),
+        dimensions=3,
+        threshold=0.5,
+        input="volume",
+        accepts={"Modality": "CT"},
+        measurements=[{"method": "volume", "of": [1], "name": VOLUME}],
+    )
+    marks = []
+    for kind, files in (("single", single), ("multi", [folder / "multiframe" / "mf.dcm"])):
+        _, seg = analysed(bundle, files, tmp_path / kind)
+        ours, theirs = (np.array(sorted(map(tuple, np.round(f(seg), 3)))) for f in READERS)
+        assert np.allclose(ours, theirs, atol=2e-3)
+        marks.append(theirs)
+    assert len(marks[0]) > 2
+    assert np.allclose(marks[0], marks[1], atol=2e-3)

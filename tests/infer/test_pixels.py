@@ -6,8 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pydicom
-import pydicom.config
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -18,7 +16,6 @@ from pydicom.uid import DeflatedExplicitVRLittleEndian, HTJ2KLossless, JPEG2000L
 
 from pacsnode.errors import Permanent
 from pacsnode.infer.pixels import read_image
-from pacsnode.infer.spacing import true_spacing_mm
 from tests.infer.bundles import gradient, image, saved, saved_image
 
 
@@ -91,55 +88,6 @@ def test_a_small_structure_on_a_plain_ground_is_not_called_empty(tmp_path: Path)
     film = np.zeros((400, 400), dtype="uint16")
     film[100, 100] = film[300, 300] = 900
     assert read_image(saved_image(tmp_path, film)).intensity[100, 100] == 1
-
-
-# --- spacing
-
-
-@pytest.mark.parametrize(
-    ("attributes", "spacing", "word"),
-    [
-        ({"PixelSpacing": [0.2, 0.1]}, (0.2, 0.1), "not corrected for projection magnification"),
-        ({"PixelSpacing": [0.2, 0.1], "PixelSpacingCalibrationType": "FIDUCIAL"}, (0.2, 0.1), "calibrated by FIDUCIAL"),
-        ({"PixelSpacing": [0, 0]}, None, "No true pixel spacing"),
-        ({"PixelSpacing": [0.1, 0]}, None, "No true pixel spacing"),
-        ({"PixelSpacing": [-0.1, 0.1]}, None, "No true pixel spacing"),
-        ({"PixelSpacing": ["nan", "nan"]}, None, "No true pixel spacing"),
-        ({"PixelSpacing": ["1e300", "1e300"]}, None, "No true pixel spacing"),
-        ({"PixelSpacing": None}, None, "No true pixel spacing"),
-        ({"PixelSpacing": "0.1"}, None, "No true pixel spacing"),
-        ({"PixelSpacing": [0.1, 0.1, 0.1]}, None, "No true pixel spacing"),
-        ({"ImagerPixelSpacing": [0.2, 0.2]}, None, "No true pixel spacing"),
-        (
-            {"ImagerPixelSpacing": [0.3, 0.15], "EstimatedRadiographicMagnificationFactor": 1.5},
-            (0.2, 0.1),
-            "divided by the magnification",
-        ),
-        (
-            {"ImagerPixelSpacing": [0.3, 0.15], "EstimatedRadiographicMagnificationFactor": 0},
-            None,
-            "No true pixel spacing",
-        ),
-        ({"Modality": "CT", "PixelSpacing": [0.5, 0.5]}, (0.5, 0.5), ""),
-    ],
-)
-def test_only_a_true_spacing_reaches_millimetres(
-    attributes: dict[str, Any], spacing: tuple[float, float] | None, word: str
-) -> None:
-    keys = {k: v for k, v in attributes.items() if v is not None}
-    with pydicom.config.disable_value_validation():
-        found, note = true_spacing_mm(image(gradient(), **keys))
-    assert found == (None if spacing is None else pytest.approx(spacing))
-    assert word in note
-    assert bool(note) == bool(word)
-
-
-def test_a_spacing_that_is_no_number_is_none(tmp_path: Path) -> None:
-    path = saved_image(tmp_path, gradient(), PixelSpacing=[0.25, 0.25])
-    raw = path.read_bytes()
-    assert raw.count(b"0.25\\0.25") == 1
-    path.write_bytes(raw.replace(b"0.25\\0.25", b"zero\\.1.2"))
-    assert read_image(path).spacing_mm is None
 
 
 # --- compression
@@ -282,11 +230,3 @@ def test_a_damaged_file_is_read_or_refused_but_never_a_crash(name: str, tmp_path
         assert str(refused)
     else:
         assert np.isfinite(found).all()
-
-
-def test_a_secondary_capture_has_no_true_spacing_unless_it_is_calibrated() -> None:
-    dataset = pydicom.Dataset()
-    dataset.SOPClassUID, dataset.Modality, dataset.PixelSpacing = "1.2.840.10008.5.1.4.1.1.7", "CR", [0.168, 0.168]
-    assert true_spacing_mm(dataset)[0] is None
-    dataset.PixelSpacingCalibrationType = "FIDUCIAL"
-    assert true_spacing_mm(dataset)[0] == (0.168, 0.168)

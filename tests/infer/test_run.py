@@ -161,7 +161,8 @@ def test_a_workflows_answer_becomes_findings(tmp_path: Path) -> None:
     (evaluation,) = group.evaluations
     assert (evaluation.presence, evaluation.probability) == (Presence.ABSENT, 0.1)
     assert group.trace is not None
-    assert (group.trace.beats, group.notes) == ((100, 1080), ("Made up.",))
+    assert group.trace.beats == (100, 1080)
+    assert group.notes == ("Recorded through a filter: from 0.05 Hz to 300 Hz.", "Made up.")
 
 
 @pytest.mark.parametrize(

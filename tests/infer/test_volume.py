@@ -1,11 +1,10 @@
-"""Series to volumes: order, place in the patient, what is refused; and the way of one voxel through to a SEG."""
+"""Series to volumes: order, place in the patient, what is left out or refused, the way through a network."""
 
 from __future__ import annotations
 
 import re
 import subprocess
 import sys
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +15,8 @@ import pytest
 from pydicom.data import get_testdata_file
 from pydicom.uid import generate_uid
 
-from pacsnode.encode.build import encode
 from pacsnode.errors import Permanent
 from pacsnode.findings import Findings
-from pacsnode.handover import Case, EncodeRequest, NodeIdentity
 from pacsnode.infer.bundle import NetworkBundle
 from pacsnode.infer.catalogue import load_service
 from pacsnode.infer.run import infer
@@ -324,30 +321,6 @@ def test_a_threshold_marks_the_voxel_in_its_slice(tmp_path: Path, bundle_folder:
 def test_an_empty_volume_gives_a_reason(tmp_path: Path, bundle_folder: Path) -> None:
     with pytest.raises(Permanent, match="the model found no usable lung"):
         found_in(bundle_folder, write_series(tmp_path, range(5)))
-
-
-def test_the_segmentation_has_the_voxel_where_it_was(tmp_path: Path, bundle_folder: Path) -> None:
-    import highdicom as hd
-
-    files = write_series(tmp_path / "in")
-    found = found_in(bundle_folder, files)
-    headers = [pydicom.dcmread(f, stop_before_pixels=True) for f in files]
-    study = str(headers[0].StudyInstanceUID)
-    uids = tuple(str(h.SOPInstanceUID) for h in headers)
-    case = Case("key-1", study, "threshold", ("rule",), "12" * 32, uids, ("seg", "sr"), 0)
-    folder = tmp_path / "out"
-    folder.mkdir()
-    node = NodeIdentity("PACSNODE", "2.25.1234", "0.1.0")
-    started = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
-    made = encode(found, EncodeRequest(case, node, tuple(files), folder, started))
-    assert [m.kind for m in made] == ["seg", "sr"]
-    segmentation = hd.seg.segread(made[0].path)
-    volume = segmentation.get_volume(combine_segments=True)
-    (index,) = np.argwhere(volume.array)
-    assert volume.map_indices_to_reference(index[None])[0] == pytest.approx(position_mm(*MARKED), abs=1e-3)
-    (frame,) = segmentation.PerFrameFunctionalGroupsSequence
-    source = frame.DerivationImageSequence[0].SourceImageSequence[0].ReferencedSOPInstanceUID
-    assert source == found.groups[0].source[MARKED[0]]
 
 
 def test_the_origin_of_the_made_series_is_a_slices_corner() -> None:

@@ -16,10 +16,11 @@ from pydicom.data import get_testdata_file
 from pydicom.dataset import Dataset
 
 from pacsnode.errors import Permanent
-from pacsnode.infer.waveform import read_waveform
+from pacsnode.infer.waveform import Filter, read_waveform
 
 ECG = Path(str(get_testdata_file("waveform_ecg.dcm")))
 SHARED = Path(__file__).resolve().parents[2].parent / "shared" / "data" / "ecg" / "anonymous_12lead_ecg.dcm"
+FILTERED = "Recorded through a filter: from 0.05 Hz to 300 Hz."
 TWELVE = ("I", "II", "III", "aVR", "aVL", "aVF", "V1", "V2", "V3", "V4", "V5", "V6")
 
 
@@ -61,7 +62,7 @@ def test_a_twelve_lead_ecg_is_read_in_millivolts(path: Path) -> None:
     assert np.abs(found.millivolts[0] + found.millivolts[2] - found.millivolts[1]).max() < 0.01
 
 
-@pytest.mark.parametrize(("unit", "factor"), [("mV", 1000.0), ("V", 1e6), ("µV", 1.0)])
+@pytest.mark.parametrize(("unit", "factor"), [("mV", 1000.0), ("V", 1e6), ("µV", 1.0), ("nV", 1e-3)])
 def test_units_are_brought_to_millivolts(tmp_path: Path, unit: str, factor: float) -> None:
     def change(_: Dataset, group: Dataset) -> None:
         for channel in group.ChannelDefinitionSequence:
@@ -93,6 +94,11 @@ def test_each_lead_has_its_own_sensitivity_and_baseline(tmp_path: Path) -> None:
         ("MDC", "2:1", "whatever", "", "I"),
         ("MDC", "2:63", "", "", "aVL"),
         ("MDC", "2:8", "", "", "V6"),
+        ("MDC", "2:9", "", "", "V7"),
+        ("MDC", "2:67", "", "", "V9"),
+        ("MDC", "2:12", "", "", "V4R"),
+        ("MDC", "2:65", "-aVR", "", "channel 1"),
+        ("MDC", "2:31", "Derived Lead I", "", "channel 1"),
         ("SCPECG", "5.6.3-9-64", "", "", "aVF"),
         ("99HOUSE", "x", "Lead V3 (chest)", "", "V3"),
         ("99HOUSE", "x", "avr", "", "aVR"),
@@ -113,6 +119,49 @@ def test_a_lead_is_named_by_its_code(
     assert read_waveform(changed(tmp_path, change)).leads[0] == lead
 
 
+def test_a_lead_that_is_there_twice_is_called_by_its_channel(tmp_path: Path) -> None:
+    def change(_: Dataset, group: Dataset) -> None:
+        group.ChannelDefinitionSequence[2].ChannelSourceSequence[0].CodeValue = "5.6.3-9-1"
+
+    assert read_waveform(changed(tmp_path, change)).leads[:4] == ("I", "II", "channel 3", "aVR")
+
+
+def test_filters_are_told_by_lead_and_zero_is_none(tmp_path: Path) -> None:
+    def change(_: Dataset, group: Dataset) -> None:
+        for n, channel in enumerate(group.ChannelDefinitionSequence):
+            channel.FilterHighFrequency = "40" if n < 2 else "150"
+            channel.NotchFilterFrequency = "60" if n < 2 else "0"
+
+    found = read_waveform(changed(tmp_path, change))
+    assert found.notes == (
+        "Recorded through a filter: from 0.05 Hz to 40 Hz without 60 Hz (I, II).",
+        "Recorded through a filter: from 0.05 Hz to 150 Hz (III, aVR, aVL, aVF, V1, V2, V3, V4, V5, V6).",
+    )
+    assert found.filters[0] == Filter(0.05, 40.0, 60.0)
+    assert found.filters[11] == Filter(0.05, 150.0, None)
+
+
+@pytest.mark.parametrize(
+    ("keyword", "skew", "note"),
+    [
+        ("ChannelSampleSkew", "20", "up to 20 ms apart, not corrected"),
+        ("ChannelTimeSkew", "0.004", "up to 4 ms apart, not corrected"),
+        ("ChannelTimeSkew", "0.0005", None),
+        ("ChannelTimeSkew", "nan", None),
+    ],
+)
+def test_leads_that_were_not_sampled_together_are_told(
+    tmp_path: Path, keyword: str, skew: str, note: str | None
+) -> None:
+    def change(_: Dataset, group: Dataset) -> None:
+        with pydicom.config.disable_value_validation():
+            setattr(group.ChannelDefinitionSequence[5], keyword, skew)
+
+    notes = read_waveform(changed(tmp_path, change)).notes
+    assert len(notes) == 1 + (note is not None)
+    assert note is None or note in notes[1]
+
+
 def with_padding(leads: slice | list[int], samples: slice) -> Callable[[Dataset, Dataset], None]:
     def change(_: Dataset, group: Dataset) -> None:
         stored = np.frombuffer(group.WaveformData, "<i2").reshape(10000, 12).copy()
@@ -127,14 +176,15 @@ def with_padding(leads: slice | list[int], samples: slice) -> Callable[[Dataset,
 def test_padding_at_the_ends_is_cut_off(tmp_path: Path) -> None:
     found = read_waveform(changed(tmp_path, with_padding(slice(None), slice(9000, None))))
     assert np.array_equal(found.millivolts, read_waveform(ECG).millivolts[:, :9000])
-    assert found.notes == ()
+    assert found.notes == (FILTERED,)
 
 
 def test_a_lead_with_padding_inside_is_left_out_and_named(tmp_path: Path) -> None:
     found = read_waveform(changed(tmp_path, with_padding([0, 7], slice(0, 2500))))
     assert found.leads == tuple(lead for n, lead in enumerate(TWELVE) if n not in (0, 7))
     assert np.abs(found.millivolts).max() < 10
-    assert found.notes == ("Left out, since parts of it were not recorded: I, V2.",)
+    assert found.notes == ("Left out, since parts of it were not recorded: I, V2.", FILTERED)
+    assert len(found.filters) == len(found.leads)
 
 
 def test_leads_recorded_one_after_the_other_are_refused(tmp_path: Path) -> None:
