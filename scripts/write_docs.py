@@ -1,4 +1,4 @@
-"""Writes the generated parts of docs/ (settings, the reference of the rules); a test holds the docs against it."""
+"""Writes the generated parts of docs/ (settings, keys of rules and services); a test holds the docs against it."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import rules_reference
+import services_reference
 
 from pacsnode.settings import Settings
 
@@ -31,6 +32,7 @@ def filled(text: str, part: str, content: str) -> str:
 PAGES: dict[str, dict[str, Callable[[], str]]] = {
     "operations.md": {"settings": settings_table},
     "rules.md": rules_reference.PARTS,
+    "services.md": services_reference.PARTS,
 }
 """What is generated, by page and by the name of its markers."""
 

@@ -8,7 +8,7 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from textwrap import indent
 from typing import Any
@@ -16,6 +16,8 @@ from typing import Any
 import pytest
 
 from pacsnode import yamlfile
+from pacsnode.infer import card
+from pacsnode.infer.catalogue import hash_file, load_service
 from pacsnode.live import load_site
 from pacsnode.peers import Peer
 from pacsnode.route.examples import check_examples
@@ -25,6 +27,8 @@ from pacsnode.settings import load
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 RULES_PAGE = ROOT / "docs" / "rules.md"
+SERVICES_PAGE = ROOT / "docs" / "services.md"
+RULES_PAGES = [page for page in PAGES if page != SERVICES_PAGE]
 AROUND = """\
 version: 1
 peers:
@@ -36,15 +40,15 @@ rules:
 """
 """What a rule that is shown alone stands in."""
 MORE = "run: chest-xray\nresults: [sr]\nsend_to: [main-pacs]\n"
-WRONG_CODES = {"Problem": 2, "wrong": 0}
+WRONG_CODES = {"Problem": 2, "wrong": 0, "_line": 4}
 """Which argument is the code, by what is called."""
 
 
-def blocks(language: str) -> list[tuple[str, str]]:
+def blocks(language: str, pages: Sequence[Path] = PAGES) -> list[tuple[str, str]]:
     """(page, text) of every fenced block of a language."""
     return [
         (page.name, text)
-        for page in PAGES
+        for page in pages
         for text in re.findall(rf"^```{language}\n(.*?)^```", page.read_text(), re.MULTILINE | re.DOTALL)
     ]
 
@@ -92,7 +96,7 @@ def whole(text: str) -> str:
     return f"{AROUND}  - name: shown\n{shown}"
 
 
-@pytest.mark.parametrize(("page", "text"), blocks("yaml"))
+@pytest.mark.parametrize(("page", "text"), blocks("yaml", RULES_PAGES))
 def test_every_yaml_that_is_shown_is_a_rules_file_whose_examples_hold(page: str, text: str, tmp_path: Path) -> None:
     rules = tmp_path / "rules.yaml"
     rules.write_text(whole(text), encoding="utf-8")
@@ -126,13 +130,44 @@ def fits(shape: Any, value: object, parts: dict[str, Any]) -> bool:
     return not isinstance(value, str) or re.search(shape.get("pattern", ""), value) is not None
 
 
-@pytest.mark.parametrize(("page", "text"), blocks("yaml"))
+@pytest.mark.parametrize(("page", "text"), blocks("yaml", RULES_PAGES))
 def test_the_schema_for_editors_takes_every_yaml_that_is_shown(page: str, text: str) -> None:
     schema = json_schema()
     parts, shape = schema["$defs"], {key: part for key, part in schema.items() if key in KNOWN}
     data = yamlfile.parse(whole(text), page).data
     assert fits(shape, data, parts)
     assert not fits(shape, data | {"rulez": []}, parts)
+
+
+def shown_services() -> list[dict[str, Any]]:
+    """Every pipeline.yaml that is shown; a part of one stands in the first that is shown whole."""
+    texts = [yamlfile.parse(text, page).data for page, text in blocks("yaml", [SERVICES_PAGE])]
+    around = texts[0]
+    made = []
+    for data in texts:
+        left_out: set[str] = set()
+        if "workflow" in data:
+            left_out |= {"network"}
+        if data.keys() & {"workflow", "classification", "regions", "series"}:
+            left_out |= {"segments", "measurements"}
+        whole_file = data if "version" in data else {k: v for k, v in around.items() if k not in left_out} | data
+        made.append(whole_file if "series" not in data else whole_file | {"segments": around["segments"]})
+    return made
+
+
+@pytest.mark.parametrize("data", shown_services(), ids=lambda data: "-".join(list(data)[-2:]))
+def test_every_contract_that_is_shown_is_a_service(data: dict[str, Any], tmp_path: Path) -> None:
+    folder = tmp_path / data["name"]
+    for name in ("configs/metadata.json", "configs/inference.yaml", "models/model.pt", "scripts/workflow.py"):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text('{"version": "1.0"}' if name.endswith("json") else "")
+    for name in ("docs/README.md", "LICENSE"):
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_text((ROOT / "models" / "chest-xray" / name).read_text())
+    text = json.dumps(data).replace("0" * 64, hash_file(folder / "models" / "model.pt"))
+    (folder / "pipeline.yaml").write_text(text)  # every JSON is YAML
+    assert card.check(folder) == []
+    assert bool(load_service(folder).obstacle) == (data["status"] == "slot")
 
 
 def test_the_shipped_rules_hold_their_examples() -> None:
@@ -182,6 +217,8 @@ def codes_of(path: Path) -> Iterator[str]:
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "code":
             yield from (code for part in ast.walk(node.value) if isinstance(part, ast.expr) and (code := text_of(part)))
+        if isinstance(node, ast.Return) and isinstance(node.value, ast.Tuple) and len(node.value.elts) == 2:
+            yield from (code for told in node.value.elts[1:] if (code := text_of(told)))
         if isinstance(node, ast.Constant) and isinstance(node.value, str):
             yield from re.findall(r" \[([a-z-]+)\]$", node.value)
         if not isinstance(node, ast.Call):
@@ -206,6 +243,15 @@ def test_every_error_code_is_explained_and_none_that_there_is_not() -> None:
     page = RULES_PAGE.read_text(encoding="utf-8").split("## All error codes")[1]
     explained = re.findall(r"^\| `([a-z-]+)` \|", page, re.MULTILINE)
     assert sorted(explained) == sorted(used)
+
+
+def test_every_error_code_of_a_service_is_explained_and_none_that_there_is_not() -> None:
+    modules = [ROOT / "pacsnode" / "infer" / f"{name}.py" for name in ("pipeline", "mistakes", "catalogue", "card")]
+    used = {code for path in modules for code in codes_of(path)}
+    page = SERVICES_PAGE.read_text(encoding="utf-8").split("## All error codes")[1]
+    explained = re.findall(r"^\| `([a-z-]+)` \|", page, re.MULTILINE)
+    of_rules = RULES_PAGE.read_text(encoding="utf-8").split("## All error codes")[1]
+    assert sorted(explained) == sorted(code for code in used if f"| `{code}` |" not in of_rules)
 
 
 def test_every_key_of_a_peer_is_explained() -> None:

@@ -13,6 +13,7 @@ import numpy as np
 import pydicom
 import pytest
 from pydicom.data import get_testdata_file
+from ruamel.yaml import YAML
 
 from pacsnode import findings
 from pacsnode.errors import Permanent
@@ -282,6 +283,41 @@ def test_the_child_runs_a_large_film_within_its_memory_and_tells_its_reasons(
         keeper.close()
     for line in capfd.readouterr().err.splitlines():
         assert json.loads(line)["level"] not in ("warning", "error"), line
+
+
+def test_a_bundle_that_changes_its_own_files_as_it_loads_is_refused(tmp_path: Path) -> None:
+    """What runs is what was hashed: the hash is taken before and after."""
+    folder = workflow_bundle(tmp_path / "models", said())
+    with (folder / "scripts" / "workflow.py").open("a") as file:
+        file.write("from pathlib import Path\nPath(__file__).with_name('more.py').write_text('')\n")
+    keeper = child()
+    try:
+        with pytest.raises(Permanent, match=r"^not allowed to run: the files of says were changed while the node runs"):
+            keeper.call("infer", request(folder, ECG, tmp_path / "run"), time_limit_s=120, memory_limit_mb=3000)
+    finally:
+        keeper.close()
+    assert not (tmp_path / "run").exists()
+
+
+def test_what_the_service_needs_is_asked_of_every_input(tmp_path: Path) -> None:
+    film = saved_image(tmp_path, gradient(), PixelSpacing=[0, 0])
+    folder = network_bundle(tmp_path / "a", needs={"pixel_spacing_mm": [0.1, 0.3]})
+    with pytest.raises(Permanent, match="does not say how large its pixels are"):
+        found_in(folder, film)
+    folder = network_bundle(tmp_path / "b", needs={"views": [{"ViewPosition": "PA"}]})
+    with pytest.raises(Permanent, match="needs an image with ViewPosition PA"):
+        found_in(folder, film)
+    with pytest.raises(Permanent, match="needs the leads V9"):
+        found_in(workflow_bundle(tmp_path / "c", said(), needs={"leads": ["V9"]}), ECG)
+
+
+def test_a_config_in_json_is_as_good_as_one_in_yaml(tmp_path: Path) -> None:
+    folder = network_bundle(tmp_path / "models")
+    path = folder / "configs" / "inference.yaml"
+    path.with_suffix(".json").write_text(json.dumps(YAML(typ="safe").load(path.read_text())))
+    path.unlink()
+    (group,) = found_in(folder, saved_image(tmp_path, gradient())).groups
+    assert group.label_map is not None and group.label_map.any()
 
 
 def test_without_torch_the_reason_says_what_to_install(tmp_path: Path) -> None:

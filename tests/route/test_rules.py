@@ -259,6 +259,18 @@ def test_a_service_that_is_not_installed_is_told_and_the_rest_of_the_file_acts(
     assert warning.endswith("[unknown-service]")
 
 
+def test_a_slot_is_told_and_the_rest_of_the_file_acts(tmp_path: Path) -> None:
+    """Not even its status is held against its destinations: nothing of it can reach them."""
+    path = tmp_path / "rules.yaml"
+    path.write_text(GOOD, encoding="utf-8")
+    slot = ServiceSummary("bone-age", "slot", parse({"Modality": "DX"}), "slot: copy the vendor's weights to m.pt")
+    rules = load_rules(path, SERVICES | {"bone-age": slot}, UTC)
+    (warning,) = rules.warnings
+    assert "bone-age cannot be used (slot: copy the vendor's weights to m.pt); the rule is skipped for it" in warning
+    assert warning.endswith("[unknown-service]")
+    assert "bone-age" not in rules.services
+
+
 def test_the_shipped_file_is_right_and_its_examples_hold() -> None:
     rules = load_rules(SHIPPED, SERVICES, UTC)
     assert check_examples(rules) == []
