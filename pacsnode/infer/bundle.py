@@ -35,7 +35,7 @@ Picture = NDArray[np.float32]
 
 @dataclass(frozen=True)
 class Answer:
-    """Of one picture: labels on its grid (`labels`), or a probability for each class; `is_negative`: how it was read."""
+    """Of one picture: labels on its grid (`labels`), or a probability for each class. `is_negative`: read so."""
 
     labels: NDArray[np.uint8] | None = None
     probabilities: tuple[float, ...] = ()
@@ -82,7 +82,10 @@ class NetworkBundle:
         pipeline = self._service.pipeline
         reduced = [at_most(one, pipeline.longest_side or max(one.shape[:2])) for one in pictures]
         negative = self._negatives([one for one, _ in reduced]) if pipeline.polarity_check else [False] * len(reduced)
-        read = [self._input(turned_round(one) if turned else one) for (one, _), turned in zip(reduced, negative, strict=True)]
+        read = [
+            self._input(turned_round(one) if turned else one)
+            for (one, _), turned in zip(reduced, negative, strict=True)
+        ]
         with self._scripts:
             runs = self._run(read)
             return [
@@ -145,7 +148,7 @@ class NetworkBundle:
         return [negative > given for given, negative in zip(sure[: len(small)], sure[len(small) :], strict=True)]
 
     def _run(self, inputs: Sequence[Mapping[str, MetaTensor]]) -> list[dict[str, Any] | Permanent]:
-        """Preprocessing and network; items of one shape next to each other are one batch, of the card's size at most."""
+        """Preprocessing and network; neighbours of one shape are one batch, of the size in the card at most."""
         key, most = self._parts.reading.image_key, self._service.pipeline.limits.batch
         done: list[dict[str, Any] | Permanent] = []
         waiting: list[dict[str, Any]] = []
@@ -184,7 +187,7 @@ class NetworkBundle:
             return Answer(None, answers.probabilities(run[_OUTPUT], pipeline.classification))
         image, output = run[self._parts.reading.image_key], run.pop(_OUTPUT)
         is_placed = isinstance(image, MetaTensor)
-        data = run | {PREDICTION: MetaTensor(output, meta=image.meta, affine=image.affine) if is_placed else output}
+        data = run | {PREDICTION: MetaTensor(output, meta=image.meta) if is_placed else output}
         if self._parts.after is not None:
             with torch.inference_mode():
                 data = self._parts.after(data)
@@ -245,7 +248,7 @@ def at_most(picture: Picture, side: int) -> tuple[Picture, int]:
 class WorkflowBundle:
     """A published algorithm as a BundleWorkflow class. `network_s`: seconds spent in the algorithm, in all."""
 
-    def __init__(self, service: Service, device: str) -> None:
+    def __init__(self, service: Service, device: str = "cpu") -> None:
         wanted = service.pipeline.workflow
         assert wanted is not None
         self.device = device

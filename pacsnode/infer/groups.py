@@ -48,7 +48,7 @@ def segments(pipeline: PipelineFile) -> tuple[Segment, ...]:
 
 
 def refuse_empty(pipeline: PipelineFile, label_map: NDArray[np.uint8]) -> None:
-    """An output that lacks a structure is no result, unless it may be absent: rather a wrong image than a lost organ."""
+    """An output that lacks a structure is no result, unless it may be absent: the image will be the wrong one."""
     counts = np.bincount(label_map.ravel(), minlength=256)
     unknown = [n for n in np.flatnonzero(counts).tolist() if n > len(pipeline.segments)]
     if unknown:
@@ -121,13 +121,9 @@ def classified(
         probability = probabilities[best][spec.index]
         is_present = probability >= spec.threshold
         comment = f"Highest on frame {numbers[best]}." if numbers else ""
-        presence, comment = _careful(
-            pipeline, spec.label, Presence.PRESENT if is_present else Presence.ABSENT, comment
-        )
+        presence, comment = _careful(pipeline, spec.label, Presence.PRESENT if is_present else Presence.ABSENT, comment)
         site = spec.site.concept if spec.site else None
-        found.append(
-            Evaluation(spec.name.concept, presence, probability, comment, site, LATERALITY[spec.laterality])
-        )
+        found.append(Evaluation(spec.name.concept, presence, probability, comment, site, LATERALITY[spec.laterality]))
     return tuple(found)
 
 

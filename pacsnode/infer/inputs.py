@@ -1,6 +1,6 @@
 """The files of a case to what its service reads: stills, grey or coloured, and volumes by their roles.
 
-Runs in the compute child only. In: paths and the contract. Out: arrays with their meaning, from the readers. Refuses what
+Runs in the compute child only. In: paths and the contract. Out: arrays with their meaning. Refuses what
 the service does not read with a sentence; never takes one series for another.
 """
 
@@ -28,7 +28,7 @@ LUMINANCE = np.array([0.299, 0.587, 0.114], dtype=np.float32)
 
 @dataclass(frozen=True)
 class Still:
-    """One image as its network reads it. `values`: see `bundle.Picture`; `grey`: the image behind them, if it is one."""
+    """One image as its network reads it. `values`: see `bundle.Picture`; `grey`: the image behind, if it is one."""
 
     sop_instance_uid: str
     values: NDArray[np.float32]

@@ -66,7 +66,9 @@ class Limits(Record):
     memory_mb: Annotated[int, Field(ge=64, description="Memory of the compute process.")] = 4000
     batch: Annotated[
         int,
-        Field(ge=1, le=64, description="Images that wait go through the network so many at once, of several studies too."),
+        Field(
+            ge=1, le=64, description="Images that wait go through the network so many at once, of several studies too."
+        ),
     ] = 8
 
 

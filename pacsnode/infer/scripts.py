@@ -40,7 +40,9 @@ class Scripts:
         sys.meta_path.remove(self)
         self._modules = _forget()
 
-    def find_spec(self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None) -> ModuleSpec | None:
+    def find_spec(
+        self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
         """As sys.meta_path asks; the modules of the package only."""
         parts = fullname.split(".")
         if parts[0] != PACKAGE:

@@ -17,6 +17,7 @@ from monai.bundle import ConfigParser
 from monai.inferers import SimpleInferer
 
 from pacsnode.errors import Permanent
+from pacsnode.infer.catalogue import read_metadata
 
 BEFORE = ("preprocessing", "pre_transforms", "preprocess", "preprocessing_transforms", "dataset::transform")
 AFTER = ("postprocessing", "post_transforms", "postprocess", "evaluator::postprocessing")
@@ -66,13 +67,13 @@ def read_parts(folder: Path, config: str, device: torch.device, *, with_network:
     """The parts of the bundle in `folder`. Raises Permanent where one is missing."""
     parser = ConfigParser()
     parser.read_config(str(folder / config))
-    parser.read_meta(str(folder / "configs" / "metadata.json"))
     before = _first(parser, BEFORE)
     if before is None:
         raise Permanent(f"{config} has no preprocessing (looked for {', '.join(BEFORE)})")
     reading = _reading(parser, before)
     result_key = _result_key(parser)
-    parser.set(config=_harmless(parser.get(), frozenset(reading.keys) - {reading.image_key}))
+    harmless = _harmless(parser.get(), frozenset(reading.keys) - {reading.image_key})
+    parser.set(config=harmless | {"_meta_": read_metadata(folder)})
     parser["bundle_root"] = str(folder)
     parser["device"] = device
     network_id = _first(parser, NETWORK)
@@ -150,7 +151,9 @@ def _keys(parser: Any, transform: Mapping[str, Any]) -> tuple[str, ...]:
 def _result_key(parser: Any) -> str:
     """What the bundle saves is its result; without a step that saves, it is what engines call the prediction."""
     after = _first(parser, AFTER)
-    saved = [key for t in _transforms(parser.get(after) if after else None) if _is_saving(t) for key in _keys(parser, t)]
+    saved = [
+        key for t in _transforms(parser.get(after) if after else None) if _is_saving(t) for key in _keys(parser, t)
+    ]
     return saved[0] if saved and PREDICTION not in saved else PREDICTION
 
 
