@@ -28,6 +28,9 @@ from pacsnode.archive.case_rows import (
 from pacsnode.database import connect, transaction, utc_us
 from pacsnode.handover import Candidate, Case, Decision, RuleVerdict
 
+STAT, OFF_PEAK = 1, 20
+"""Of the priorities of cases, as `route` gives them: the lowest goes first."""
+
 
 class Cases:
     """Reads and writes the case tables; may be used by several threads."""
@@ -178,13 +181,17 @@ class Cases:
             return True
 
     def take(self, running_limit: int) -> list[CaseRecord]:
-        """Mark the most urgent waiting cases as running, up to `running_limit` in all, and return them."""
+        """Mark the most urgent waiting cases as running, up to `running_limit` in all, and return them.
+
+        Stat has an eighth of places more, off-peak a quarter less: what is urgent finds one at once.
+        """
         with self.transaction() as connection:
             running = connection.execute("SELECT count(*) FROM cases WHERE state = 'running'").fetchone()[0]
-            rows = connection.execute(
+            waiting = connection.execute(
                 "SELECT * FROM cases WHERE state = 'waiting' ORDER BY priority, started_utc_us LIMIT ?",
-                (max(0, running_limit - running),),
+                (max(0, running_limit + running_limit // 8 - running),),
             ).fetchall()
+            rows = [r for n, r in enumerate(waiting, running) if n < _places(r["priority"], running_limit)]
             connection.executemany("UPDATE cases SET state = 'running' WHERE key = ?", [(r["key"],) for r in rows])
         return [record_of(r) for r in rows]
 
@@ -297,3 +304,9 @@ class Cases:
 
 def _joined(held: tuple[str, ...], more: tuple[str, ...]) -> tuple[str, ...]:
     return held + tuple(one for one in more if one not in held)
+
+
+def _places(priority: int, running_limit: int) -> int:
+    if priority <= STAT:
+        return running_limit + running_limit // 8
+    return running_limit - running_limit // 4 if priority >= OFF_PEAK else running_limit
