@@ -7,6 +7,7 @@ handlers are never made, so that no path of the author's machine is opened and n
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -80,14 +81,16 @@ def read_parts(folder: Path, config: str, device: torch.device, *, with_network:
     if with_network and network_id is None:
         raise Permanent(f"{config} has no network (looked for {', '.join(NETWORK)})")
     after, inferer = _first(parser, AFTER), _first(parser, INFERER)
-    return Parts(
-        parser.get_parsed_content(before),
-        parser.get_parsed_content(network_id) if with_network else None,
-        parser.get_parsed_content(inferer) if inferer else SimpleInferer(),
-        parser.get_parsed_content(after) if after else None,
-        reading,
-        result_key,
-    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # MONAI's hints at renamed arguments: for the bundle's author, not for operators
+        return Parts(
+            parser.get_parsed_content(before),
+            parser.get_parsed_content(network_id) if with_network else None,
+            parser.get_parsed_content(inferer) if inferer else SimpleInferer(),
+            parser.get_parsed_content(after) if after else None,
+            reading,
+            result_key,
+        )
 
 
 def _first(parser: Any, ids: Sequence[str]) -> str | None:
