@@ -82,7 +82,7 @@ def read_parts(folder: Path, config: str, device: torch.device, *, with_network:
         raise Permanent(f"{config} has no network (looked for {', '.join(NETWORK)})")
     after, inferer = _first(parser, AFTER), _first(parser, INFERER)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # MONAI's hints at renamed arguments: for the bundle's author, not for operators
+        warnings.simplefilter("ignore")  # MONAI's hints at renamed arguments are for the bundle's author
         return Parts(
             parser.get_parsed_content(before),
             parser.get_parsed_content(network_id) if with_network else None,

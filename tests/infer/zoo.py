@@ -280,6 +280,15 @@ def _finish(folder: Path, network: torch.nn.Module, wrap: Callable[[Any], Any], 
     return with_card(folder)
 
 
+def _balance(network: torch.nn.Module, sample: torch.Tensor) -> None:
+    """Shift the last bias so that about half of a sample is marked, not all of it or nothing."""
+    network.eval()
+    with torch.inference_mode():
+        logits = network(sample)[0]
+    last = [bias for name, bias in network.named_parameters() if name.endswith("bias") and len(bias) == 2][-1]
+    last.data[1] -= float((logits[1] - logits[0]).median())
+
+
 def outline(**changes: Any) -> dict[str, Any]:
     """A segment that random weights need not find."""
     return segment() | {"category": ANATOMY, "may_be_absent": True} | changes
@@ -291,10 +300,12 @@ def ct_bundle(models: Path) -> Path:
 
     torch.manual_seed(1)
     arguments = {key: value for key, value in CT_UNET.items() if key != "_target_"}
+    network = UNet(**arguments)
+    _balance(network, 0.5 + 0.15 * torch.randn(1, 1, 32, 32, 16))
     folder = _folder(models, "zoo-ct", 1, ct_config(), "json")
     return _finish(
         folder,
-        UNet(**arguments),
+        network,
         lambda state: state,
         input="volume",
         accepts={"Modality": "CT"},
@@ -311,11 +322,7 @@ def rgb_bundle(models: Path) -> Path:
 
     torch.manual_seed(2)
     network = FlexibleUNet(3, 2, "efficientnet-b0", decoder_channels=(32, 16, 8, 4, 4), is_pad=False)
-    network.eval()
-    with torch.inference_mode():
-        logits = network(torch.rand(1, 3, 96, 64))[0]
-    last = [one for one in network.segmentation_head.modules() if isinstance(one, torch.nn.Conv2d)][-1]
-    last.bias.data[1] -= float((logits[1] - logits[0]).median())  # about half of a picture, not all of it
+    _balance(network, torch.rand(1, 3, 96, 64))
     folder = _folder(models, "zoo-rgb", 3, rgb_config(), "json")
     return _finish(
         folder,
