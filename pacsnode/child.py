@@ -66,7 +66,7 @@ class Models:
         if compute.resident_mb(os.getpid()) > enough_mb:
             _give_back()
         while self._loaded and compute.resident_mb(os.getpid()) > enough_mb:
-            (folder, _), _ = self._loaded.popitem(last=False)
+            folder = self._loaded.popitem(last=False)[0][0]  # and nothing that would keep the model alive
             log.info("model unloaded, its memory is needed", service=Path(folder).name)
             _give_back()
         held_mb = compute.resident_mb(os.getpid())

@@ -6,6 +6,8 @@ answer to fit: another shape, another place, a value that is no label or no numb
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,8 +20,8 @@ from pacsnode.infer.pipeline import Classification
 
 NOT_FINITE = "the model's output is not a number (NaN or infinity)"
 SIGMOID_THRESHOLD = 0.5
-SAME_PLACE_MM = 1e-2
-"""Of a column of an affine: what inverting a chain of transforms rounds; half a voxel is fifty times as much."""
+SAME_PLACE = 0.1
+"""Of the smallest distance between voxels: closer than that two grids are one, at every corner."""
 PROBABILITY_DIGITS = 4
 """So that a batch, whose sums are rounded in another order, says the same as a single run."""
 
@@ -80,11 +82,18 @@ def _of_yes_or_no(values: NDArray[np.float32], segments: int) -> NDArray[np.uint
 def _refuse_elsewhere(output: MetaTensor, grid: Grid) -> None:
     affine = np.asarray(output.affine.cpu(), dtype=np.float64)
     assert grid.affine is not None
-    if affine.shape == grid.affine.shape and not np.allclose(affine, grid.affine, atol=SAME_PLACE_MM):
+    if affine.shape == grid.affine.shape and not is_same_place(grid.shape, affine, grid.affine):
         raise Permanent(
             "the model's mask lies on another grid than the images (its position, orientation or spacing differs): "
             "does the bundle's postprocessing lack Invertd?"
         )
+
+
+def is_same_place(shape: Sequence[int], one: NDArray[np.float64], other: NDArray[np.float64]) -> bool:
+    """Whether the corners of a grid of this shape (in the order of the affines' columns) lie at the same places."""
+    corners = np.array([(*corner, 1) for corner in itertools.product(*((0, size - 1) for size in shape))])
+    apart_mm = np.linalg.norm((corners @ (one - other).T)[:, :3], axis=1).max()
+    return bool(apart_mm <= SAME_PLACE * np.linalg.norm(other[:3, :3], axis=0).min())
 
 
 def probabilities(output: torch.Tensor, classification: Classification) -> tuple[float, ...]:

@@ -24,7 +24,7 @@ from pacsnode.infer import answers
 from pacsnode.infer.catalogue import METADATA_FILE, Service
 from pacsnode.infer.scripts import PACKAGE, Scripts
 from pacsnode.infer.weights import Network, OnnxNetwork, load_state, load_torchscript
-from pacsnode.infer.zoo import PREDICTION, Parts, read_parts
+from pacsnode.infer.zoo import IMAGE, PREDICTION, Parts, read_parts
 
 POLARITY_SIDE = 256
 """Pixels of the longest side of the copies on which the polarity is judged."""
@@ -149,16 +149,14 @@ class NetworkBundle:
 
     def _run(self, inputs: Sequence[Mapping[str, MetaTensor]]) -> list[dict[str, Any] | Permanent]:
         """Preprocessing and network; neighbours of one shape are one batch, of the size in the card at most."""
-        key, most = self._parts.reading.image_key, self._service.pipeline.limits.batch
+        most = self._service.pipeline.limits.batch
         done: list[dict[str, Any] | Permanent] = []
         waiting: list[dict[str, Any]] = []
         with torch.inference_mode():
             for one in inputs:
                 shape = next(iter(one.values())).shape[1:]
                 data: dict[str, Any] = dict(self._parts.before(dict(one))) | {_SHAPE: shape}
-                if key not in data:
-                    raise Permanent(f"the bundle's preprocessing gives no {key} for the network")
-                if waiting and (len(waiting) == most or data[key].shape != waiting[0][key].shape):
+                if waiting and (len(waiting) == most or self._of(data).shape != self._of(waiting[0]).shape):
                     done += self._forward(waiting)
                     waiting = []
                 waiting.append(data)
@@ -167,8 +165,7 @@ class NetworkBundle:
         return done
 
     def _forward(self, waiting: Sequence[dict[str, Any]]) -> Iterator[dict[str, Any] | Permanent]:
-        key = self._parts.reading.image_key
-        batch = torch.stack([data[key].as_subclass(torch.Tensor) for data in waiting]).to(self._device)
+        batch = torch.stack([self._of(data).as_subclass(torch.Tensor) for data in waiting]).to(self._device)
         begun = time.perf_counter()
         outputs = _first_tensor(self._parts.inferer(batch, self._network)).cpu()
         self.network_s += time.perf_counter() - begun
@@ -180,12 +177,20 @@ class NetworkBundle:
             else:
                 yield Permanent(answers.NOT_FINITE)
 
+    def _of(self, data: Mapping[str, Any]) -> torch.Tensor:
+        """What the network reads: `image`, maybe joined from several inputs, or the one input that is loaded."""
+        key = IMAGE if IMAGE in data else self._parts.reading.image_key
+        if not isinstance(data.get(key), torch.Tensor):
+            raise Permanent(f"the bundle's preprocessing gives no {key} for the network")
+        image: torch.Tensor = data[key]
+        return image
+
     def _answer(self, run: dict[str, Any], grid: answers.Grid) -> Answer:
         """What the service's pipeline.yaml makes of the output. Raises Permanent."""
         pipeline = self._service.pipeline
         if pipeline.classification is not None:
             return Answer(None, answers.probabilities(run[_OUTPUT], pipeline.classification))
-        image, output = run[self._parts.reading.image_key], run.pop(_OUTPUT)
+        image, output = self._of(run), run.pop(_OUTPUT)
         is_placed = isinstance(image, MetaTensor)
         data = run | {PREDICTION: MetaTensor(output, meta=image.meta) if is_placed else output}
         if self._parts.after is not None:

@@ -15,13 +15,12 @@ from numpy.typing import NDArray
 
 from pacsnode.errors import Permanent
 from pacsnode.infer import needs
+from pacsnode.infer.answers import is_same_place
 from pacsnode.infer.frames import read_clip, read_frames
 from pacsnode.infer.pipeline import SeriesRole
 from pacsnode.infer.pixels import Image, read_image
 from pacsnode.infer.volume import Volume, read_volume
 
-SAME_PLACE_MM = 0.1
-"""Of a column of the affines of two series: what scanners round; pixels are five times as large, and more."""
 LUMINANCE = np.array([0.299, 0.587, 0.114], dtype=np.float32)
 """Of red, green and blue (ITU-R BT.601), for drawing."""
 
@@ -97,5 +96,5 @@ def _refuse_other_grids(volumes: Mapping[str, Volume]) -> None:
         if shape != wanted:
             told, expected = (" x ".join(map(str, reversed(one))) for one in (shape, wanted))
             raise Permanent(f"{role} has {told} voxels and {first[0]} {expected}; the service needs one grid for both")
-        if not np.allclose(volume.affine, first[1].affine, atol=SAME_PLACE_MM):
+        if not is_same_place(wanted[::-1], volume.affine, first[1].affine):
             raise Permanent(f"{role} lies at another place than {first[0]}; the service needs one grid for both")

@@ -74,6 +74,11 @@ class ComputeQueue:
         self._changed = threading.Condition()
         self._line = _Line()
 
+    @property
+    def length(self) -> int:
+        """How many jobs wait."""
+        return len(self._line.waiting)
+
     def infer(self, request: Message, limits: Limits, priority: int, *, is_batchable: bool) -> Message:
         """Run a model on a case (`child.infer`). Raises Permanent, Transient."""
         key = (request["service"], request["bundle_hash"], request["device"], priority) if is_batchable else None

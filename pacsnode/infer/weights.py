@@ -6,6 +6,7 @@ a state dict loads with `weights_only=True`, TorchScript and ONNX hold operators
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -50,7 +51,9 @@ def _state(loaded: Any) -> Mapping[str, torch.Tensor]:
 def load_torchscript(path: Path, device: torch.device) -> torch.nn.Module:
     """A TorchScript program. Raises Permanent where the file is none."""
     try:
-        network: torch.nn.Module = torch.jit.load(path, map_location=device)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # torch advises its users to move on; a vendor's file is what it is
+            network: torch.nn.Module = torch.jit.load(path, map_location=device)
     except (RuntimeError, ValueError) as error:
         raise Permanent(f"the file of weights is no TorchScript program: {str(error).splitlines()[0][:200]}") from error
     return network.eval()
