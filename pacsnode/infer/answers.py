@@ -51,7 +51,7 @@ def labels(output: torch.Tensor, grid: Grid, segments: int) -> NDArray[np.uint8]
     if values.shape[0] == segments + 1:
         if not np.isfinite(values).all():
             raise Permanent(NOT_FINITE)
-        return values.argmax(axis=0).astype(np.uint8)
+        return np.asarray(values.argmax(axis=0).astype(np.uint8))
     if values.shape[0] == 1:
         whole = _whole(values[0])
         if whole is not None:

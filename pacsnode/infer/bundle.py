@@ -70,7 +70,7 @@ class NetworkBundle:
     @property
     def device(self) -> str:
         """Where the network really runs."""
-        return self._device.type
+        return str(self._device.type)
 
     @property
     def reading(self) -> tuple[tuple[str, ...], bool]:

@@ -181,7 +181,7 @@ def _of_clip(service: Service, bundle: Bundle, path: Path) -> Group:
     clip = read_clip(path)
     needs.refuse_clip(pipeline.needs, clip)
     numbers = evenly_spaced(clip.frames, pipeline.most_frames or clip.frames)
-    notes = (clip.spacing_note,) if clip.spacing_note else ()
+    notes: tuple[str, ...] = (clip.spacing_note,) if clip.spacing_note else ()
     if len(numbers) < clip.frames:
         notes += (f"Analysed: {len(numbers)} of {clip.frames} frames, evenly spaced.",)
     if clip.frames * clip.rows * clip.columns > MOST_LABEL_BYTES:

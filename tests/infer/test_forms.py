@@ -263,7 +263,7 @@ def test_series_on_other_grids_are_refused_unless_the_config_resamples_them(tmp_
     files = two_series(tmp_path / "in", PixelSpacing=[0.8, 0.5])
     with pytest.raises(Permanent, match="adc lies at another place than t2; the service needs one grid for both"):
         found_in(folder, *files)
-    resampling = [
+    resampling: list[dict[str, Any]] = [
         READING[0] | {"keys": ["t2", "adc"]},
         {"_target_": "ResampleToMatchd", "keys": "adc", "key_dst": "t2", "mode": "nearest"},
         {"_target_": "ConcatItemsd", "keys": ["t2", "adc"], "name": "image"},
