@@ -16,6 +16,7 @@ from monai.data import MetaTensor
 from numpy.typing import NDArray
 
 from pacsnode.errors import Permanent
+from pacsnode.infer.discrete import largest
 from pacsnode.infer.pipeline import Classification
 
 NOT_FINITE = "the model's output is not a number (NaN or infinity)"
@@ -51,7 +52,7 @@ def labels(output: torch.Tensor, grid: Grid, segments: int) -> NDArray[np.uint8]
     if values.shape[0] == segments + 1:
         if not np.isfinite(values).all():
             raise Permanent(NOT_FINITE)
-        return np.asarray(values.argmax(axis=0).astype(np.uint8))
+        return np.asarray(largest(torch.from_numpy(values)).numpy())
     if values.shape[0] == 1:
         whole = _whole(values[0])
         if whole is not None:

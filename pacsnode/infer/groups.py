@@ -49,7 +49,9 @@ def segments(pipeline: PipelineFile) -> tuple[Segment, ...]:
 
 def refuse_empty(pipeline: PipelineFile, label_map: NDArray[np.uint8]) -> None:
     """An output that lacks a structure is no result, unless it may be absent: the image will be the wrong one."""
-    counts = np.bincount(label_map.ravel(), minlength=256)
+    counts = np.zeros(256, dtype=np.int64)
+    for plane in label_map:  # one by one: bincount takes eight bytes a pixel
+        counts += np.bincount(plane.ravel(), minlength=256)
     unknown = [n for n in np.flatnonzero(counts).tolist() if n > len(pipeline.segments)]
     if unknown:
         raise Permanent(f"the model gave labels that pipeline.yaml does not know: {unknown}")

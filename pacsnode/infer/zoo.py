@@ -30,6 +30,9 @@ CHANNELS_FIRST = ("EnsureChannelFirstd", "AsChannelFirstd", "AddChanneld")
 """What the node gives has its channels first already; the two old ones are not in MONAI any more."""
 ON_GRIDS = "ResampleToMatchd"
 IMAGE, PREDICTION = "image", "pred"
+LARGEST = "pacsnode.infer.discrete.Largestd"
+OF_LARGEST = {"_target_", "keys", "argmax", "allow_missing_keys"}
+"""The step of the zoo that takes longest on a large CT is replaced by one that gives the same, if it says no more."""
 NOT_AN_INPUT = ("label", "seg", "mask")
 
 
@@ -172,6 +175,14 @@ def _harmless(node: Any, missing: frozenset[str]) -> Any:
     if "_target_" in node and (_is_loading(node) or _is_saving(node) or _name(node) in CHANNELS_FIRST):
         return {"_target_": "Identityd", "keys": node.get("keys", IMAGE), "allow_missing_keys": True}
     plain = {key: _harmless(value, missing) for key, value in node.items()}
+    if (
+        "_target_" in plain
+        and _name(plain) == "AsDiscreted"
+        and plain.get("argmax") is True
+        and set(plain) <= OF_LARGEST
+    ):
+        plain["_target_"] = LARGEST
+        del plain["argmax"]
     if plain.get("pretrained") is True:
         plain["pretrained"] = False  # its weights come from the bundle's file, not from the internet
     if "_target_" in plain and isinstance(plain.get("keys"), list) and missing.intersection(map(str, plain["keys"])):
