@@ -9,10 +9,8 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field, replace
-from functools import lru_cache
-from pathlib import Path
 
-from pacsnode.archive.attributes import read_attributes
+from pacsnode.archive.attributes import with_files
 from pacsnode.archive.case_rows import Arrived, Pending
 from pacsnode.archive.cases import Cases
 from pacsnode.archive.digests import Digests
@@ -22,11 +20,9 @@ from pacsnode.complete.evidence import Announcements, verdict
 from pacsnode.complete.late import admit
 from pacsnode.complete.policy import Now, Seen, policy
 from pacsnode.database import boot_id, boot_us, utc_us
-from pacsnode.dicom.names import Name
 from pacsnode.dimse.find import Question, count_images
 from pacsnode.dimse.tls import credentials
 from pacsnode.doorbell import Bell
-from pacsnode.errors import Permanent, Rejected
 from pacsnode.handover import Candidate, Case, Decision, Instance, Study
 from pacsnode.infer.catalogue import Service
 from pacsnode.owing import Owing, Site
@@ -233,28 +229,6 @@ class Considering:
             if record.case.service == candidate.service and set(record.case.instances) < set(candidate.instances):
                 return record.case.key
         return ""
-
-
-def with_files(study: Study, files: Path, names: tuple[Name, ...]) -> Study:
-    """The study with those attributes of its images that the index does not hold, read from their files."""
-    if not names:
-        return study
-    return replace(study, instances=tuple(_with_file(instance, files, names) for instance in study.instances))
-
-
-def _with_file(instance: Instance, files: Path, names: tuple[Name, ...]) -> Instance:
-    try:
-        more = _read(files / instance.path, names)
-    except (Rejected, Permanent, OSError) as error:  # what cannot be read is absent; the image itself is indexed
-        log.warning("attributes not read", path=instance.path, reason=error)
-        return instance
-    return replace(instance, attributes={**instance.attributes, **more})
-
-
-@lru_cache(maxsize=16_384)
-def _read(path: Path, names: tuple[Name, ...]) -> dict[str, tuple[str, ...]]:
-    """Once for each image: its study is decided at each change, and no file ever changes under its name."""
-    return read_attributes(path, names)
 
 
 def case_key(study: Study, candidate: Candidate, service: Service) -> str:

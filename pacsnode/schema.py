@@ -11,8 +11,9 @@ from sqlite_utils import Migrations
 from pacsnode import database
 from pacsnode.dicom import uids
 from pacsnode.errors import ConfigError
+from pacsnode.index_tables import index
+from pacsnode.node_tables import node
 from pacsnode.settings import Settings
-from pacsnode.tables import index, node
 
 
 def prepare_home(settings: Settings) -> None:

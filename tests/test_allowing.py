@@ -12,8 +12,8 @@ import pytest
 from pacsnode import database, schema
 from pacsnode.allowing import Allowing, allowed, author
 from pacsnode.infer.catalogue import NOT_ALLOWED, Service, load_service
+from pacsnode.node_tables import node
 from pacsnode.settings import load
-from pacsnode.tables import node
 from tests.infer.bundles import workflow_bundle
 
 

@@ -22,13 +22,14 @@ LAYERS = (
     ("patterns", "textfile"),  # text that people write: folding, safe patterns, encodings
     ("telemetry", "settings"),
     ("database", "doorbell", "supervise"),
-    ("tables",),
+    ("index_tables", "node_tables"),
     ("schema",),  # both databases, by settings
     ("audit", "handover", "findings", "operands", "conditions", "operators", "peers", "yamlfile", "watched"),
     ("dimse",),
     ("archive", "engine"),
     ("receive", "route", "complete", "infer", "encode", "deliver", "exchange"),  # the stages
     ("allowing", "owing", "retaining"),  # which bundles may run; who gets which results; what may go
+    ("wrap",),  # files of devices that do not speak DICOM, made into objects by a command
     ("workflow", "considering"),  # the order of the stages: from study to case, from case to results
     ("live",),  # which rules are live: judged, recorded, swapped
     ("life", "work", "child"),  # composition roots of two processes, and the look at one study

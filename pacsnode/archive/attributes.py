@@ -7,16 +7,45 @@ from __future__ import annotations
 
 import mmap
 from collections.abc import Collection
+from dataclasses import replace
+from functools import lru_cache
 from pathlib import Path
 
 from pacsnode.archive.files import arrival_of
 from pacsnode.dicom.names import Name
 from pacsnode.dicom.paths import read_names
 from pacsnode.dimse.part10 import FileMeta, read_meta
+from pacsnode.errors import Permanent, Rejected
+from pacsnode.handover import Instance, Study
+from pacsnode.telemetry import Log
+
+log = Log(__name__)
 
 _META_OFFSET = 132
 """Behind the preamble and DICM; the meta information is explicit VR little endian in every file (PS3.10 7.1)."""
 _META_SYNTAX = "1.2.840.10008.1.2.1"
+
+
+def with_files(study: Study, files: Path, names: tuple[Name, ...]) -> Study:
+    """The study with those attributes of its images that the index does not hold, read from their files."""
+    if not names:
+        return study
+    return replace(study, instances=tuple(_with_file(instance, files, names) for instance in study.instances))
+
+
+def _with_file(instance: Instance, files: Path, names: tuple[Name, ...]) -> Instance:
+    try:
+        more = _read(files / instance.path, names)
+    except (Rejected, Permanent, OSError) as error:  # what cannot be read is absent; the image itself is indexed
+        log.warning("attributes not read", path=instance.path, reason=error)
+        return instance
+    return replace(instance, attributes={**instance.attributes, **more})
+
+
+@lru_cache(maxsize=16_384)
+def _read(path: Path, names: tuple[Name, ...]) -> dict[str, tuple[str, ...]]:
+    """Once for each image: its study is decided at each change, and no file ever changes under its name."""
+    return read_attributes(path, names)
 
 
 def read_attributes(path: Path, names: Collection[Name]) -> dict[str, tuple[str, ...]]:

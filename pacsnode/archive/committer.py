@@ -43,6 +43,7 @@ class Committer:
         self._connection = connection
         self._turns = turns
         self._files = files
+        self._common = rows.Common()
         self._on_rows = on_rows
         self._lock = threading.Lock()
         self._idle = threading.Condition(self._lock)
@@ -95,7 +96,7 @@ class Committer:
     def _commit_batch(self, batch: list[_Entry]) -> None:
         try:
             with self._turns.transaction(self._connection):
-                verdicts = rows.insert(self._connection, [entry.row for entry in batch], self._files)
+                verdicts = rows.insert(self._connection, [entry.row for entry in batch], self._files, self._common)
         except Exception as error:  # each waiting store must be answered, whatever happened
             no_room = isinstance(error, sqlite3.OperationalError | OSError)
             if not no_room and len(batch) > 1:  # one of them is at fault, the others must not suffer for it

@@ -1,59 +1,91 @@
-"""The attributes of one study's images as `instances.attributes` holds them, read so that what images have in common is
-one object.
+"""The attributes of one study's images as `index.db` holds them, read so that what images have in common is one object.
 
-In: JSON of the rows. Out: attributes by keyword. Reads no database.
+In: an open connection to `index.db`, JSON of its rows. Out: attributes by keyword. Never writes.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Collection
+import sqlite3
+from collections.abc import Iterator, Mapping
+from typing import TypeVar
 
-PER_IMAGE = ("SOPInstanceUID", "AcquisitionDateTime", "AcquisitionTime", "ContentTime", "InstanceNumber")
-"""What differs in nearly every image of a series, in the order of tags, which is that of the rows."""
-_BEGINNINGS = tuple((keyword, f'"{keyword}": ["') for keyword in PER_IMAGE)
+from pacsnode.dicom.attributes import PER_IMAGE
+
+_OF_STUDY = """
+    SELECT id, attributes FROM common
+    WHERE id IN (SELECT common FROM instances WHERE study_instance_uid = ? AND origin = 'received')
+"""
+
+Plain = Mapping[str, tuple[str, ...]]
 
 
-class Described(dict[str, tuple[str, ...]]):
-    """Attributes of one image. `common` is one object for images that differ in nothing but `PER_IMAGE`."""
+T = TypeVar("T")
 
-    __slots__ = ("common",)
-    common: object
+
+class Described(Mapping[str, tuple[str, ...]]):
+    """Attributes of one image. `common` is one object for images that differ in nothing but `PER_IMAGE`.
+
+    What the image has for itself is parsed when it is asked for: of a thousand slices that is rarely the case.
+    """
+
+    __slots__ = ("_own", "_text", "common")
+
+    def __init__(self, common: Plain, own: str) -> None:
+        self.common = common
+        self._text = own
+        self._own: Plain | None = None
+
+    @property
+    def own(self) -> Plain:
+        """Those of `PER_IMAGE`."""
+        if self._own is None:
+            self._own = _attributes(self._text)
+        return self._own
+
+    def __getitem__(self, keyword: str) -> tuple[str, ...]:
+        return self.own[keyword] if keyword in PER_IMAGE else self.common[keyword]
+
+    def get(self, keyword: str, default: T = None) -> tuple[str, ...] | T:  # type: ignore[assignment]
+        """As of every mapping; that of the base class raises and catches for each absent one."""
+        return (self.own if keyword in PER_IMAGE else self.common).get(keyword, default)
+
+    def __contains__(self, keyword: object) -> bool:
+        return keyword in (self.own if keyword in PER_IMAGE else self.common)
+
+    def __iter__(self) -> Iterator[str]:
+        yield from self.common
+        yield from self.own
+
+    def __len__(self) -> int:
+        return len(self.common) + len(self.own)
+
+    def __repr__(self) -> str:
+        return repr(dict(self))
 
 
 class Reading:
-    """Reads the rows of one study. What the images of a series have in common is parsed once: to parse each row takes
-    four times as long.
-    """
+    """Reads the rows of one study or image. What the images of a series have in common is parsed once."""
 
-    def __init__(self, per_image: Collection[str] = PER_IMAGE) -> None:
-        self._wanted = frozenset(per_image)
-        self._known: dict[str, dict[str, tuple[str, ...]]] = {}
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self._connection = connection
+        self._known: dict[int, Plain] = {}
 
-    def attributes(self, text: str) -> Described:
-        """The attributes of a row; of `PER_IMAGE` those that are wanted."""
-        own: dict[str, tuple[str, ...]] = {}
-        pieces, at = [], 0
-        for keyword, beginning in _BEGINNINGS:
-            start = text.find(beginning, at)  # a quote inside of a value has a backslash before it: this is a key
-            if start < 0:
-                continue
-            start += len(beginning)
-            end = text.find('"', start)
-            value = text[start:end]
-            if "\\" in value or text[end + 1] != "]":
-                continue
-            pieces.append(text[at:start])
-            own[keyword] = (value,)
-            at = end
-        pieces.append(text[at:])
-        common = "".join(pieces)
+    def begin(self, study_instance_uid: str) -> None:
+        """Read what images of this study have in common."""
+        self._known = {
+            number: _attributes(text) for number, text in self._connection.execute(_OF_STUDY, (study_instance_uid,))
+        }
+
+    def attributes(self, common: int, own: str) -> Described:
+        """The attributes of a row."""
         shared = self._known.get(common)
         if shared is None:
-            plain: dict[str, list[str]] = json.loads(common)
-            shared = {keyword: tuple(values) for keyword, values in plain.items() if keyword not in own}
-            self._known[common] = shared
-        described = Described(shared)
-        described.common = shared
-        described.update({keyword: value for keyword, value in own.items() if keyword in self._wanted})
-        return described
+            (text,) = self._connection.execute("SELECT attributes FROM common WHERE id = ?", (common,)).fetchone()
+            shared = self._known[common] = _attributes(text)
+        return Described(shared, own)
+
+
+def _attributes(text: str) -> Plain:
+    plain: dict[str, list[str]] = json.loads(text)
+    return {keyword: tuple(values) for keyword, values in plain.items()}

@@ -77,9 +77,10 @@ class Index:
                 "ORDER BY sop_instance_uid",
                 (study_instance_uid,),
             ).fetchall()
+            reading = Reading(self._connection)
+            reading.begin(study_instance_uid)
         finally:
             self._connection.execute("COMMIT")
-        reading = Reading()
         return Study(
             study_instance_uid,
             head["issuer"],
@@ -91,10 +92,14 @@ class Index:
 
     def instance(self, sop_instance_uid: str) -> Instance | None:
         """One instance, received or a result of ours."""
-        row = self._connection.execute(
-            "SELECT * FROM instances WHERE sop_instance_uid = ?", (sop_instance_uid,)
-        ).fetchone()
-        return None if row is None else _instance(row, Reading())
+        self._connection.execute("BEGIN")
+        try:
+            row = self._connection.execute(
+                "SELECT * FROM instances WHERE sop_instance_uid = ?", (sop_instance_uid,)
+            ).fetchone()
+            return None if row is None else _instance(row, Reading(self._connection))
+        finally:
+            self._connection.execute("COMMIT")
 
     def copies(self, sop_instance_uid: str, peer: str) -> list[Copy]:
         """The instance, then what else `peer` sent under its UID; none where the instance is not held."""
@@ -153,9 +158,10 @@ class Index:
             )
             for r in self._connection.execute(
                 """SELECT s.study_instance_uid, s.last_received_utc_us, s.conflict, count(*) AS instances,
-                          group_concat(DISTINCT json_extract(i.attributes, '$.Modality[0]')) AS modalities
+                          group_concat(DISTINCT json_extract(a.attributes, '$.Modality[0]')) AS modalities
                    FROM (SELECT * FROM studies ORDER BY last_received_utc_us DESC LIMIT ?) s
                    JOIN instances i ON i.study_instance_uid = s.study_instance_uid AND i.origin = 'received'
+                   JOIN common a ON a.id = i.common
                    GROUP BY s.study_instance_uid ORDER BY s.last_received_utc_us DESC""",
                 (limit,),
             )
@@ -175,5 +181,5 @@ def _instance(row: sqlite3.Row, reading: Reading) -> Instance:
         row["received_utc_us"],
         row["received_boot_us"],
         row["boot_id"],
-        reading.attributes(row["attributes"]),
+        reading.attributes(row["common"], row["own"]),
     )

@@ -63,7 +63,7 @@ def _release(connection: sqlite3.Connection, files: Path, kept: sqlite3.Row, pee
         return False
     with transaction(connection):
         gone = connection.execute("DELETE FROM aside WHERE path = ?", (row.path,)).rowcount
-        verdict = rows.insert(connection, [row], files)[0] if gone else None
+        verdict = rows.insert(connection, [row], files, rows.Common())[0] if gone else None
     if verdict is not None and verdict.verdict == "duplicate":  # the same bytes came again, from a known peer
         path.unlink(missing_ok=True)
     return bool(gone)

@@ -6,22 +6,21 @@ boot clock are left out. Never holds more than one study, never keeps a transact
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from pacsnode.archive.described import PER_IMAGE, Reading
+from pacsnode.archive.described import Reading
 from pacsnode.database import connect
 from pacsnode.handover import Instance, Study
 
 
 class Recorded:
-    """Reads `index.db`; one object for one thread. `per_image`: those of `PER_IMAGE` that are needed."""
+    """Reads `index.db`; one object for one thread."""
 
-    def __init__(self, index_db: Path, per_image: Collection[str] = PER_IMAGE) -> None:
+    def __init__(self, index_db: Path) -> None:
         self._connection = connect(index_db, "NORMAL", automatic_checkpoint=False)
         self._connection.row_factory = None  # plain rows: a third of the time
         self._connection.execute("PRAGMA query_only=1")
-        self._per_image = per_image
 
     def close(self) -> None:
         """Give the connection back."""
@@ -52,18 +51,20 @@ class Recorded:
                 "SELECT issuer, patient_id, conflict, revision FROM studies WHERE study_instance_uid = ?", (uid,)
             ).fetchone()
             rows = self._connection.execute(
-                "SELECT sop_instance_uid, sop_class_uid, series_instance_uid, path, peer, received_utc_us, attributes "
+                "SELECT sop_instance_uid, sop_class_uid, series_instance_uid, path, peer, received_utc_us, common, own "
                 "FROM instances WHERE study_instance_uid = ? AND origin = 'received' ORDER BY sop_instance_uid",
                 (uid,),
             ).fetchall()
+            reading = Reading(self._connection)
+            reading.begin(uid)
         finally:
             self._connection.execute("COMMIT")
         if head is None:
             return None
-        read = Reading(self._per_image).attributes
+        read = reading.attributes
         instances = [
-            Instance(sop, sop_class, series, uid, "", path, "", peer, came_us, 0, "", read(text))
-            for sop, sop_class, series, path, peer, came_us, text in rows
+            Instance(sop, sop_class, series, uid, "", path, "", peer, came_us, 0, "", read(common, own))
+            for sop, sop_class, series, path, peer, came_us, common, own in rows
         ]
         issuer, patient_id, conflict, revision = head
         return Study(uid, issuer, patient_id, conflict, revision, tuple(instances))

@@ -79,6 +79,10 @@ _BURIAL: Final = (
        SELECT path FROM instances WHERE study_instance_uid = :study AND origin = 'received'""",
     """DELETE FROM confirmations WHERE sop_instance_uid IN
        (SELECT sop_instance_uid FROM instances WHERE study_instance_uid = :study AND origin = 'received')""",
+    # What images have in common holds their StudyInstanceUID: no other study has a part in it.
+    """DELETE FROM common WHERE id IN
+       (SELECT common FROM instances WHERE study_instance_uid = :study AND origin = 'received') AND id NOT IN
+       (SELECT common FROM instances WHERE study_instance_uid = :study AND origin != 'received')""",
     "DELETE FROM instances WHERE study_instance_uid = :study AND origin = 'received'",
     "DELETE FROM studies WHERE study_instance_uid = :study",
 )

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import NamedTuple, cast
 
 from pacsnode.archive.files import Arrival
-from pacsnode.dicom.header import json_member
+from pacsnode.dicom.header import json_member, json_objects
 from pacsnode.dicom.identity import Identity, disagreement
 from pacsnode.dicom.identity import identity as identity_of
 from pacsnode.handover import Attributes, Stored
@@ -21,14 +21,15 @@ from pacsnode.peers import QUARANTINE
 
 _TO_JSON = json.JSONEncoder(ensure_ascii=False).encode
 _STORED = Stored("stored")
+_MOST_REMEMBERED = 256
 _VANISHED = "the first copy had vanished from the disk"
 
 
 class NewRow(NamedTuple):
     """One object to be indexed. `path` is below `files/`; `unusable` says why it can only be kept aside.
 
-    `dataset_sha256` is "" until it is needed: `digests` computes it later. `attributes_json` is "" where nobody has
-    encoded the attributes yet.
+    `dataset_sha256` is "" until it is needed: `digests` computes it later. `attributes_json` is None where nobody has
+    encoded the attributes yet (`Header.json`).
     """
 
     sop_class_uid: str
@@ -44,7 +45,7 @@ class NewRow(NamedTuple):
     attributes: Attributes
     damaged: tuple[str, ...]
     unusable: str = ""
-    attributes_json: str = ""
+    attributes_json: tuple[str, str] | None = None
 
     @property
     def aside_because(self) -> str:
@@ -60,12 +61,39 @@ class NewRow(NamedTuple):
         return values[0] if values else ""
 
 
-def insert(connection: sqlite3.Connection, new: Sequence[NewRow], files: Path) -> list[Stored | None]:
+class Common:
+    """The rows of `common`: what images of a series have in common is held once, and each image's row points to it.
+
+    Remembers what was entered lately; for one thread at a time.
+    """
+
+    def __init__(self) -> None:
+        self._known: dict[str, int] = {}
+
+    def entered(self, connection: sqlite3.Connection, text: str) -> tuple[int, bool]:
+        """The id of a row with this text, and whether it is new.
+
+        What is remembered is compared: the row may be rolled back, or retention has removed it and another has its id.
+        """
+        known = self._known.get(text)
+        if known is not None:
+            if connection.execute("SELECT 1 FROM common WHERE id = ? AND attributes = ?", (known, text)).fetchone():
+                return known, False
+            del self._known[text]
+        made = connection.execute("INSERT INTO common (attributes) VALUES (?)", (text,)).lastrowid
+        assert made is not None
+        if len(self._known) >= _MOST_REMEMBERED:
+            del self._known[next(iter(self._known))]
+        self._known[text] = made
+        return made, True
+
+
+def insert(connection: sqlite3.Connection, new: Sequence[NewRow], files: Path, common: Common) -> list[Stored | None]:
     """Index objects, in their order. A `duplicate` verdict means that the caller may delete the new file.
 
     None: nothing was done, since only a SHA-256 can tell, of the new object and of the one that is held under its UID.
     """
-    verdicts = [_insert(connection, row, files) for row in new]
+    verdicts = [_insert(connection, row, files, common) for row in new]
     grown: dict[str, list[NewRow]] = {}
     for row, verdict in zip(new, verdicts, strict=True):
         if verdict is not None and verdict.verdict == "stored" and row.origin == "received":
@@ -75,10 +103,10 @@ def insert(connection: sqlite3.Connection, new: Sequence[NewRow], files: Path) -
     return verdicts
 
 
-def _insert(connection: sqlite3.Connection, row: NewRow, files: Path) -> Stored | None:
+def _insert(connection: sqlite3.Connection, row: NewRow, files: Path, common: Common) -> Stored | None:
     if reason := row.aside_because:
         return _keep_aside(connection, row, reason) if row.dataset_sha256 else None
-    if _insert_instance(connection, row):
+    if _insert_instance(connection, row, common):
         return _STORED
     if not row.dataset_sha256:
         return None
@@ -91,7 +119,7 @@ def _insert(connection: sqlite3.Connection, row: NewRow, files: Path) -> Stored 
         if is_there:
             return _keep_aside(connection, row, "its SOP Instance UID is already held, by a file that is damaged")
         connection.execute("DELETE FROM instances WHERE sop_instance_uid = ?", (row.sop_instance_uid,))
-        _insert_instance(connection, row)
+        _insert_instance(connection, row, common)
         return Stored("stored", _VANISHED)
     if (held["dataset_sha256"], held["transfer_syntax_uid"]) == (row.dataset_sha256, row.transfer_syntax_uid):
         if is_there:
@@ -126,10 +154,12 @@ def _keep_aside(connection: sqlite3.Connection, row: NewRow, reason: str) -> Sto
     return Stored("aside", reason)
 
 
-def _insert_instance(connection: sqlite3.Connection, row: NewRow) -> bool:
+def _insert_instance(connection: sqlite3.Connection, row: NewRow, common: Common) -> bool:
     """Whether there was no instance under this UID."""
+    shared, own = row.attributes_json or _json_objects(row.attributes)
+    common_id, is_new = common.entered(connection, shared)
     cursor = connection.execute(
-        "INSERT INTO instances VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) "
+        "INSERT INTO instances VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) "
         "ON CONFLICT (sop_instance_uid) DO NOTHING",
         (
             row.sop_instance_uid,
@@ -147,15 +177,19 @@ def _insert_instance(connection: sqlite3.Connection, row: NewRow) -> bool:
             row.arrival.received_utc_us,
             row.received_boot_us,
             row.boot_id,
-            row.attributes_json or _attributes_json(row.attributes),
+            common_id,
+            own,
             _TO_JSON(row.damaged) if row.damaged else "[]",
         ),
     )
-    return cursor.rowcount == 1
+    inserted = cursor.rowcount == 1
+    if is_new and not inserted:
+        connection.execute("DELETE FROM common WHERE id = ?", (common_id,))
+    return inserted
 
 
-def _attributes_json(attributes: Attributes) -> str:
-    return "{" + ", ".join([json_member(keyword, values) for keyword, values in attributes.items()]) + "}"
+def _json_objects(attributes: Attributes) -> tuple[str, str]:
+    return json_objects({keyword: json_member(keyword, values) for keyword, values in attributes.items()})
 
 
 def _touch_study(connection: sqlite3.Connection, uid: str, rows: Sequence[NewRow]) -> None:

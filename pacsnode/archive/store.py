@@ -195,7 +195,7 @@ def describe(
         {} if isinstance(header, str) else header.attributes,
         () if isinstance(header, str) else header.damaged,
         unusable,
-        "" if isinstance(header, str) else header.attributes_json(),
+        None if isinstance(header, str) else header.json(),
     )
 
 

@@ -6,7 +6,7 @@ import sys
 
 import typer
 
-from pacsnode.cli import callers, looking, models, retention, rules, running, sending
+from pacsnode.cli import callers, looking, models, retention, rules, running, sending, wrapping
 from pacsnode.errors import PacsnodeError
 
 app = typer.Typer(
@@ -24,6 +24,7 @@ sending.register(app)
 looking.register(app)
 callers.register(app)
 retention.register(app)
+wrapping.register(app)
 
 
 def main() -> None:

@@ -121,7 +121,7 @@ def _run_study(settings: Settings, service: Service, study: Study, out: Path | N
 
 def _decide(settings: Settings, service: Service, study: Study) -> Decision:
     from pacsnode import yamlfile
-    from pacsnode.considering import with_files
+    from pacsnode.archive.attributes import with_files
     from pacsnode.live import read_rules
     from pacsnode.route.decide import decide
 

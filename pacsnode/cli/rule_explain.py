@@ -37,7 +37,7 @@ def rules_explain(
     as_json: bool = JSON_OPTION,
 ) -> None:
     """Say of each rule why it takes a study or not, clause by clause, and what would be done. Changes nothing."""
-    from pacsnode.considering import with_files
+    from pacsnode.archive.attributes import with_files
     from pacsnode.live import load_site
     from pacsnode.route.decide import decide
     from pacsnode.settings import load

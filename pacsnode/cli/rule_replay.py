@@ -7,11 +7,10 @@ no case, sends nothing, changes nothing. No patient's name is shown.
 from __future__ import annotations
 
 import json
+import os
 import re
-import time
-from collections import Counter, defaultdict
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,8 +20,7 @@ from pacsnode.cli.looking import JSON_OPTION, ready
 from pacsnode.errors import ConfigError
 
 if TYPE_CHECKING:
-    from pacsnode.handover import Decision, Study
-    from pacsnode.route.replay import Side, Why
+    from pacsnode.handover import Study
     from pacsnode.route.rules import Rules
 
 UNITS_S = {"m": 60, "h": 3600, "d": 86400}
@@ -30,7 +28,11 @@ RULES_OPTION = typer.Option(None, "--rules", help="Another rules file, to be com
 SINCE_OPTION = typer.Option("", "--since", help="Studies of which something came since: 12h, 7d.")
 LAST_OPTION = typer.Option(10_000, "--last", min=1, help="The newest studies, so many at most.")
 DIFF_OPTION = typer.Option(False, "--diff", help="Every difference, not the numbers alone; needs --rules.")
-LIMIT_OPTION = typer.Option(50, "--limit", min=0, help="So many studies are listed; the others are counted.")
+LIMIT_OPTION = typer.Option(
+    50, "--limit", min=0, help="So many studies are listed, the newest; the others are counted."
+)
+NICER = 10
+"""It steps back behind a node that runs on the same machine."""
 TEXTS = ("Modality", "BodyPartExamined", "StudyDescription", "SeriesDescription")
 
 
@@ -46,17 +48,21 @@ def rules_replay(
 
     With --rules: what another file would have done otherwise, case by case, and by which clause.
     """
+    from pacsnode.cli.replaying import newest
     from pacsnode.settings import load
 
+    os.nice(NICER)
     settings = ready(load())
     if diff and rules is None:
         raise ConfigError("--diff compares with another file: name it by --rules")
-    ours = _rules(settings, None)
+    uids = newest(settings, last, _seconds(since) if since else 0)
     if rules is None:
-        counted = _count(settings, ours, since, last)
+        (ours,) = _rules(settings, None)
+        counted = _counted(settings, ours, uids)
         typer.echo(json.dumps(counted, ensure_ascii=False, indent=1) if as_json else "\n".join(_counted_told(counted)))
         return
-    compared = _compare(settings, ours, _rules(settings, rules), _Wanted(since, last, limit if diff or as_json else 0))
+    ours, other = _rules(settings, None, rules)
+    compared = _compared(settings, (ours, other), uids, limit if diff or as_json else 0)
     if as_json:
         typer.echo(json.dumps(compared, ensure_ascii=False, indent=1))
         return
@@ -74,23 +80,27 @@ def rules_test(
     from contextlib import closing
 
     from pacsnode.archive.cases import Cases
+    from pacsnode.cli.replaying import newest, studies
     from pacsnode.route.decide import decide
     from pacsnode.route.examples import check_examples
+    from pacsnode.route.replay import why_not
     from pacsnode.settings import load
 
     settings = ready(load())
-    tried = _rules(settings, rules)
+    (tried,) = _rules(settings, rules)
     failures = check_examples(tried)
     compared = 0
     with closing(Cases(settings.node_db)) as cases:
-        for study in _studies(settings, [tried], "", last):
-            read = {record.case.service for record in cases.of_study(study.study_instance_uid)}
+        for study in studies(settings, [tried], newest(settings, last, 0)):
+            read = {record.case.service: record.case for record in cases.of_study(study.study_instance_uid)}
             if not read:
                 continue
             compared += 1
             decision = decide(study, tried, explained=False)
-            for service in sorted(read - {candidate.service for candidate in decision.candidates}):
-                failures.append(f"study {study.study_instance_uid} was read by {service}, and would not be")
+            for service in sorted(read.keys() - {candidate.service for candidate in decision.candidates}):
+                rule = read[service].rules[0]
+                why = f"rule {rule}: {why_not(study, tried, rule, read[service].instances)}"
+                failures.append(f"study {study.study_instance_uid} was read by {service}, and would not be; {why}")
     for failure in failures:
         typer.echo(failure)
     typer.echo(f"{len(tried.examples)} examples and {compared} studies that were read: {len(failures)} differ")
@@ -98,24 +108,14 @@ def rules_test(
         raise typer.Exit(1)
 
 
-def _rules(settings: Any, other: Path | None) -> Rules:
-    from pacsnode.live import load_site
+def _rules(settings: Any, *files: Path | None) -> list[Rules]:
+    """The rules of these files; None is that of the site."""
+    from pacsnode import yamlfile
+    from pacsnode.infer.catalogue import load_catalogue
+    from pacsnode.live import read_rules
 
-    return load_site(settings if other is None else settings.model_copy(update={"rules": other})).rules
-
-
-def _studies(settings: Any, rules: list[Rules], since: str, last: int) -> Iterator[Study]:
-    """The newest recorded studies, with what the rules look at."""
-    from contextlib import closing
-
-    from pacsnode.archive.recorded import Recorded
-    from pacsnode.considering import with_files
-
-    beyond = tuple({name.base: name for one in rules for name in one.beyond_index}.values())
-    since_us = int((time.time() - _seconds(since)) * 1e6) if since else 0
-    with closing(Recorded(settings.index_db)) as recorded:
-        for study in recorded.studies(recorded.newest(last, since_us)):
-            yield with_files(study, settings.files, beyond)
+    services = load_catalogue(settings.models)
+    return [read_rules(yamlfile.load(file or settings.rules), services, settings) for file in files]
 
 
 def _seconds(text: str) -> int:
@@ -125,20 +125,17 @@ def _seconds(text: str) -> int:
     return int(found[1]) * UNITS_S[found[2]]
 
 
-def _count(settings: Any, rules: Rules, since: str, last: int) -> dict[str, Any]:
+def _counted(settings: Any, rules: Rules, uids: Sequence[str]) -> dict[str, Any]:
     """How many studies each rule takes."""
-    from pacsnode.route.decide import decide
+    from pacsnode.cli.replaying import count
 
-    taken: Counter[str] = Counter({rule.name: 0 for rule in rules.rules})
-    services: Counter[str] = Counter()
-    studies = unmatched = 0
-    for study in _studies(settings, [rules], since, last):
-        decision = decide(study, rules, explained=False)
-        studies += 1
-        unmatched += not decision.is_matched
-        taken.update(verdict.rule for verdict in decision.verdicts if verdict.matched)
-        services.update(candidate.service for candidate in decision.candidates)
-    return {"studies": studies, "taken_by_no_rule": unmatched, "rules": dict(taken), "cases": dict(services)}
+    counted = count(settings, rules, uids)
+    return {
+        "studies": counted.totals["studies"],
+        "taken_by_no_rule": counted.totals["taken by no rule"],
+        "rules": {rule.name: counted.rules[rule.name] for rule in rules.rules},
+        "cases": dict(counted.services),
+    }
 
 
 def _counted_told(counted: dict[str, Any]) -> Iterator[str]:
@@ -147,73 +144,39 @@ def _counted_told(counted: dict[str, Any]) -> Iterator[str]:
     yield from (f"{count:7}  cases of {name}" for name, count in sorted(counted["cases"].items()))
 
 
-@dataclass(frozen=True)
-class _Wanted:
-    """Which studies, and how many of those that change are listed with their reasons."""
+def _compared(settings: Any, rules: tuple[Rules, Rules], uids: Sequence[str], listed: int) -> dict[str, Any]:
+    """What changes under the second file; the newest studies of it with their reasons."""
+    from pacsnode.cli.replaying import compare, studies
 
-    since: str
-    last: int
-    listed: int
-
-
-def _compare(settings: Any, ours: Rules, other: Rules, wanted: _Wanted) -> dict[str, Any]:
-    """What changes, study by study. Only what is listed is explained: that takes ten times as long as to decide."""
-    from pacsnode.route.decide import decide
-    from pacsnode.route.replay import differences
-
-    totals: Counter[str] = Counter()
-    by_service: dict[str, Counter[str]] = defaultdict(Counter)
-    changed: list[dict[str, Any]] = []
-    for study in _studies(settings, [ours, other], wanted.since, wanted.last):
-        totals["studies"] += 1
-        before, after = decide(study, ours, explained=False), decide(study, other, explained=False)
-        if _is_same(before, after):
-            continue
-        is_listed = len(changed) < wanted.listed
-        found = differences(before, after, _why(study, ours, other) if is_listed else lambda rule, side: "")
-        for one in found:
-            by_service[one.what][one.kind] += 1
-        totals["taken by no rule any more"] += before.is_matched and not after.is_matched
-        totals["taken by a rule now"] += after.is_matched and not before.is_matched
-        if not found and before.is_matched == after.is_matched:
-            continue
-        totals["changed"] += 1
-        if is_listed:
-            changed.append({**_described(study), "differences": [asdict(one) for one in found]})
+    ours, other = rules
+    compared = compare(settings, ours, other, uids)
+    told = [uid for uid in uids if uid in compared.changed][:listed]
+    found = {
+        study.study_instance_uid: {**_described(study), "differences": _differences(study, ours, other)}
+        for study in studies(settings, rules, told)
+    }
     return {
         "rules_hash": ours.hash,
         "other_hash": other.hash,
         "other_file": other.file,
-        **{
-            key.replace(" ", "_"): totals[key]
-            for key in ("studies", "changed", "taken by no rule any more", "taken by a rule now")
-        },
-        "by_service": {name: dict(counts) for name, counts in sorted(by_service.items())},
-        "changed_studies": changed,
+        "studies": compared.totals["studies"],
+        "changed": len(compared.changed),
+        "taken_by_no_rule_any_more": compared.totals["taken by no rule any more"],
+        "taken_by_a_rule_now": compared.totals["taken by a rule now"],
+        "by_service": {name: dict(counts) for name, counts in sorted(compared.by_what.items())},
+        "changed_studies": [found[uid] for uid in told if uid in found],
     }
 
 
-def _why(study: Study, ours: Rules, other: Rules) -> Why:
-    """The clause by which a rule does not take the study, under one file or the other."""
+def _differences(study: Study, ours: Rules, other: Rules) -> list[dict[str, Any]]:
     from pacsnode.route.decide import decide
-    from pacsnode.route.replay import why_not
+    from pacsnode.route.replay import Side, differences, why_not
 
-    explained: dict[str, Decision] = {}
+    def why(rule: str, side: Side, images: Collection[str]) -> str:
+        return why_not(study, ours if side == "before" else other, rule, images)
 
-    def why(rule: str, side: Side) -> str:
-        if side not in explained:
-            explained[side] = decide(study, ours if side == "before" else other)
-        return why_not(rule, explained[side])
-
-    return why
-
-
-def _is_same(before: Decision, after: Decision) -> bool:
-    return (before.candidates, before.forwards, before.is_matched) == (
-        after.candidates,
-        after.forwards,
-        after.is_matched,
-    )
+    before, after = decide(study, ours, explained=False), decide(study, other, explained=False)
+    return [asdict(one) for one in differences(before, after, why)]
 
 
 def _described(study: Study) -> dict[str, Any]:

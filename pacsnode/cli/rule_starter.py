@@ -71,7 +71,8 @@ def _received(index_db: Path) -> dict[str, _Modality]:
     connection = sqlite3.connect(f"file:{index_db}?mode=ro", uri=True)
     try:
         rows = connection.execute(
-            "SELECT peer, attributes FROM instances WHERE origin = 'received' ORDER BY received_utc_us DESC LIMIT ?",
+            "SELECT i.peer, c.attributes FROM instances i JOIN common c ON c.id = i.common WHERE i.origin = 'received' "
+            "ORDER BY i.received_utc_us DESC LIMIT ?",
             (LOOKED_AT,),
         ).fetchall()
     finally:

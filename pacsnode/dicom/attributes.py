@@ -108,6 +108,9 @@ ATTRIBUTES: tuple[Attribute, ...] = (
     HAS_PIXEL_DATA,
 )
 
+PER_IMAGE = frozenset({"SOPInstanceUID", "AcquisitionDateTime", "AcquisitionTime", "ContentTime", "InstanceNumber"})
+"""What differs in nearly every image of a series; the images have most of the rest in common."""
+
 BY_KEYWORD = {attribute.keyword: attribute for attribute in ATTRIBUTES}
 BY_PLACE = {(attribute.sequence, attribute.tag): attribute for attribute in ATTRIBUTES if attribute.tag}
 """Attribute by (tag of the enclosing top-level sequence or 0, tag)."""

@@ -15,7 +15,14 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 
-from pacsnode.dicom.attributes import BY_PLACE, HAS_PIXEL_DATA, PIXEL_DATA, SPECIFIC_CHARACTER_SET, Attribute
+from pacsnode.dicom.attributes import (
+    BY_PLACE,
+    HAS_PIXEL_DATA,
+    PER_IMAGE,
+    PIXEL_DATA,
+    SPECIFIC_CHARACTER_SET,
+    Attribute,
+)
 from pacsnode.dicom.charsets import decode_text
 from pacsnode.dicom.elements import Element, Scan, scan
 from pacsnode.dicom.forms import EXPLICIT_BIG, EXPLICIT_LITTLE, IMPLICIT_LITTLE, Syntax
@@ -62,9 +69,9 @@ class Header:
     damaged: tuple[str, ...]
     ended_at_border: bool
 
-    def attributes_json(self) -> str:
-        """The attributes as a JSON object."""
-        return "{" + ", ".join(self.members.values()) + "}"
+    def json(self) -> tuple[str, str]:
+        """The attributes as two JSON objects: what images of a series have in common, and `PER_IMAGE`."""
+        return json_objects(self.members)
 
 
 def syntax_of(transfer_syntax_uid: str) -> Syntax:
@@ -179,6 +186,13 @@ def vr_of(element: Element) -> str:
     if element.vr in NUMBERS or element.vr in TEXT:
         return element.vr
     return BY_PLACE[element.sequence, element.tag].vr
+
+
+def json_objects(members: Mapping[str, str]) -> tuple[str, str]:
+    """Members of a JSON object, by keyword, as two of them: without `PER_IMAGE`, and those alone."""
+    common = ", ".join([member for keyword, member in members.items() if keyword not in PER_IMAGE])
+    own = ", ".join([member for keyword, member in members.items() if keyword in PER_IMAGE])
+    return f"{{{common}}}", f"{{{own}}}"
 
 
 def json_member(keyword: str, values: tuple[str, ...]) -> str:

@@ -60,7 +60,7 @@ def check(content: bytes, origin: Origin, kind: ResultKind, index: int) -> None:
         elements = list(_walk(dataset))
         _check_references(elements, origin)
         _check_numbers(elements)
-        _check_modules(dataset)
+        check_modules(dataset)
     if dataset.get("SpecificCharacterSet") != UTF_8:
         raise Permanent("the result is not in UTF-8")
     if kind == "sr" and dataset.get("VerificationFlag") != "UNVERIFIED":
@@ -131,7 +131,7 @@ def _check_numbers(elements: Sequence[pydicom.DataElement]) -> None:
             raise Permanent("a number of the report is not finite")
 
 
-def _check_modules(dataset: Dataset) -> None:
+def check_modules(dataset: Dataset) -> None:
     """The mandatory modules' type 1 and 2 attributes are there (highdicom's tables of PS3.3)."""
     iod = get_sop_class_iod_map()[dataset.SOPClassUID]
     for module in get_iod_module_map()[iod]:

@@ -141,12 +141,12 @@ def requests(header: Dataset) -> list[Dataset]:
     return items
 
 
-def part_10(dataset: Dataset) -> bytes:
-    """`dataset` as a Part 10 file in Explicit VR Little Endian with our file meta information."""
+def part_10(dataset: Dataset, transfer_syntax_uid: str = ExplicitVRLittleEndian) -> bytes:
+    """`dataset`, whose pixels are in that transfer syntax, as a Part 10 file with our file meta information."""
     meta = FileMetaDataset()
     meta.MediaStorageSOPClassUID = dataset.SOPClassUID
     meta.MediaStorageSOPInstanceUID = dataset.SOPInstanceUID
-    meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    meta.TransferSyntaxUID = transfer_syntax_uid
     meta.ImplementationClassUID = IMPLEMENTATION_CLASS_UID
     meta.ImplementationVersionName = IMPLEMENTATION_VERSION_NAME
     dataset.file_meta = meta

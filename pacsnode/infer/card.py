@@ -12,7 +12,7 @@ from pathlib import Path
 
 from pacsnode import textfile
 from pacsnode.errors import ConfigError
-from pacsnode.infer.catalogue import METADATA_FILE, PIPELINE_FILE, Service, folders, load_service, read_metadata
+from pacsnode.infer.catalogue import METADATA_FILE, PIPELINE_FILE, Service, load_service, read_metadata
 from pacsnode.infer.pipeline import Measured, PipelineFile
 
 CARD_FILE = "docs/README.md"
@@ -44,11 +44,6 @@ def check(folder: Path) -> list[str]:
     for name in (PIPELINE_FILE, METADATA_FILE, CARD_FILE, LICENCE_FILE):
         told += _todos(folder / name)
     return told
-
-
-def check_all(models: Path) -> dict[str, list[str]]:
-    """The same of every service, by the name of its folder."""
-    return {folder.name: check(folder) for folder in folders(models)}
 
 
 def _of_readme(path: Path, *, certified: bool) -> Iterator[str]:

@@ -57,9 +57,12 @@ def slot_obstacle(pipeline: PipelineFile, files: Files) -> str:
     """Why a slot cannot be used, and what to do."""
     if pipeline.network is None:
         return f"slot: put the algorithm into {SCRIPT}, then write another status"
-    weights = pipeline.network.weights
+    network, weights = pipeline.network, pipeline.network.weights
+    config = "" if config_of(network, files) else f" and its config to {network.config or CONFIGS[1]}"
     if weights not in files:
-        return f"slot: copy the vendor's weights to {weights}, then enter their sha256 and another status"
+        return f"slot: copy the vendor's weights to {weights}{config}, then enter their sha256 and another status"
+    if config:
+        return f"slot: the weights are there; copy{config.removeprefix(' and')}, then enter another status"
     return f"slot: the weights are there; enter sha256: {files[weights]} and another status in pipeline.yaml"
 
 
@@ -82,7 +85,7 @@ def _of_network(folder: Path, pipeline: PipelineFile, files: Files) -> Iterator[
     if pipeline.segments and pipeline.classification:
         text = "a network has either `segments` or `classification`"
         yield Problem(("classification",), text, "one-output", at="key")
-    if not config_of(network, files):
+    if not config_of(network, files) and pipeline.status != "slot":
         wanted = network.config or f"{CONFIGS[1]} (or {Path(CONFIGS[0]).name})"
         yield Problem(
             ("network", "config") if network.config else ("network",), f"the folder has no {wanted}", "no-config"

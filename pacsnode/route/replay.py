@@ -6,30 +6,43 @@ that made the difference. Pure.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from pacsnode.handover import Candidate, Decision, Forward, RuleVerdict
-from pacsnode.route.rules import in_words, unsatisfied
+from pacsnode.handover import Candidate, Decision, Forward, Study
+from pacsnode.route.decide import decide
+from pacsnode.route.rules import Rules
+from pacsnode.route.view import View
+
+Kind = Literal["gained", "lost", "moved"]
+Side = Literal["before", "after"]
+SHOWN = {1: "stat", 10: "routine", 20: "off-peak"}
+"""Priorities as the file has them."""
 
 
 @dataclass(frozen=True)
 class Difference:
-    """One case or forwarding that changes. `kind`: gained, lost or moved; `what`: the service, or the peer's name."""
+    """One case or forwarding that changes. `what`: the service, or `forward to` a peer; `rule`: the one that did it, or
+    would do it.
+    """
 
-    kind: str
+    kind: Kind
     what: str
     rule: str
     detail: str
 
 
-Side = Literal["before", "after"]
-Why = Callable[[str, Side], str]
-"""Why a rule, by its name, does not take the study before or after: asked for what is gained or lost alone."""
+Why = Callable[[str, Side, Collection[str]], str]
+"""Why a rule, by its name, does not take these images before or after: asked for what is gained or lost alone."""
 
 
-def differences(before: Decision, after: Decision, why: Why) -> list[Difference]:
+def unexplained(rule: str, side: Side, images: Collection[str]) -> str:
+    """For who only counts."""
+    return ""
+
+
+def differences(before: Decision, after: Decision, why: Why = unexplained) -> list[Difference]:
     """What changes for the study. The decisions may be unexplained; `why` gives the reasons that are told."""
     return [*_of_cases(before, after, why), *_of_forwards(before, after, why)]
 
@@ -37,26 +50,48 @@ def differences(before: Decision, after: Decision, why: Why) -> list[Difference]
 def _of_cases(before: Decision, after: Decision, why: Why) -> Iterator[Difference]:
     old = {(candidate.service, candidate.instances): candidate for candidate in before.candidates}
     new = {(candidate.service, candidate.instances): candidate for candidate in after.candidates}
-    for key in old.keys() & new.keys():
-        if changes := _changes(old[key], new[key]):
+    for key, candidate in old.items():
+        if key in new and (changes := _changes(candidate, new[key])):
             yield Difference("moved", key[0], " and ".join(new[key].rules), "; ".join(changes))
-    lost = [old[key] for key in old.keys() - new.keys()]
-    gained = [new[key] for key in new.keys() - old.keys()]
-    for candidate in sorted(lost, key=_order):
-        twin = next((other for other in sorted(gained, key=_order) if other.service == candidate.service), None)
-        if twin is None:
-            yield Difference("lost", candidate.service, candidate.rules[0], why(candidate.rules[0], "after"))
-            continue
+    lost = [old[key] for key in old if key not in new]
+    gained = [new[key] for key in new if key not in old]
+    for candidate, twin in _paired(lost, gained):
+        lost.remove(candidate)
         gained.remove(twin)
-        changes = _changes(candidate, twin)
-        counts = f"reads {len(twin.instances)} images instead of {len(candidate.instances)}"
-        yield Difference("moved", twin.service, " and ".join(twin.rules), "; ".join([counts, *changes]))
-    for candidate in sorted(gained, key=_order):
-        yield Difference("gained", candidate.service, candidate.rules[0], why(candidate.rules[0], "before"))
+        yield Difference("moved", twin.service, " and ".join(twin.rules), "; ".join(_moved(candidate, twin, why)))
+    for candidate in lost:
+        reason = why(candidate.rules[0], "after", candidate.instances)
+        yield Difference("lost", candidate.service, candidate.rules[0], reason)
+    for candidate in gained:
+        reason = why(candidate.rules[0], "before", candidate.instances)
+        yield Difference("gained", candidate.service, candidate.rules[0], reason)
 
 
-def _order(candidate: Candidate) -> tuple[str, tuple[str, ...]]:
-    return candidate.service, candidate.instances
+def _paired(lost: Sequence[Candidate], gained: Sequence[Candidate]) -> list[tuple[Candidate, Candidate]]:
+    """Which case of a service comes in the place of which: first those with the most images in common."""
+    pairs = [(old, new) for old in lost for new in gained if old.service == new.service]
+    pairs.sort(key=lambda pair: -len(set(pair[0].instances).intersection(pair[1].instances)))
+    taken: set[int] = set()
+    found = []
+    for old, new in pairs:
+        if not taken & {id(old), id(new)}:
+            taken |= {id(old), id(new)}
+            found.append((old, new))
+    return found
+
+
+def _moved(old: Candidate, new: Candidate, why: Why) -> list[str]:
+    """What is otherwise where the same service gets other images."""
+    changes = [f"reads {len(new.instances)} images instead of {len(old.instances)}"]
+    sides: tuple[tuple[str, Candidate, Candidate, Side], ...] = (
+        ("not any more", old, new, "after"),
+        ("now", new, old, "before"),
+    )
+    for word, more, less, side in sides:
+        images = sorted(set(more.instances).difference(less.instances))
+        if images and (reason := why(more.rules[0], side, images)):
+            changes.append(f"{len(images)} {word}: {reason}")
+    return changes + _changes(replace(old, completion=replace(old.completion, missing=new.completion.missing)), new)
 
 
 def _changes(old: Candidate, new: Candidate) -> list[str]:
@@ -65,13 +100,12 @@ def _changes(old: Candidate, new: Candidate) -> list[str]:
     for name, one, other in (
         ("results", old.results, new.results),
         ("send_to", old.send_to, new.send_to),
-        ("rules", old.rules, new.rules),
     ):
         if set(one) != set(other):
             changes.append(f"{name} {', '.join(other)} instead of {', '.join(one)}")
     if old.priority != new.priority:
-        changes.append(f"priority {new.priority} instead of {old.priority}")
-    if replace(old.completion, missing=()) != replace(new.completion, missing=()):
+        changes.append(f"priority {SHOWN[new.priority]} instead of {SHOWN[old.priority]}")
+    if old.completion != new.completion:
         changes.append("another `complete`")
     if old.late != new.late:
         changes.append("another `late_images`")
@@ -82,7 +116,7 @@ def _of_forwards(before: Decision, after: Decision, why: Why) -> Iterator[Differ
     old, new = _forwarded(before.forwards), _forwarded(after.forwards)
     for peer in sorted({*old, *new}):
         of_old, of_new = old.get(peer, {}), new.get(peer, {})
-        sides: tuple[tuple[str, dict[str, str], dict[str, str], Side], ...] = (
+        sides: tuple[tuple[Kind, dict[str, str], dict[str, str], Side], ...] = (
             ("gained", of_new, of_old, "before"),
             ("lost", of_old, of_new, "after"),
         )
@@ -90,9 +124,8 @@ def _of_forwards(before: Decision, after: Decision, why: Why) -> Iterator[Differ
             images = [uid for uid in more if uid not in less]
             if images:
                 rule = more[images[0]]
-                yield Difference(
-                    kind, f"forward to {peer}", rule, f"{len(images)} images; {why(rule, other)}".removesuffix("; ")
-                )
+                detail = f"{len(images)} images; {why(rule, other, images)}".removesuffix("; ")
+                yield Difference(kind, f"forward to {peer}", rule, detail)
 
 
 def _forwarded(forwards: Sequence[Forward]) -> dict[str, dict[str, str]]:
@@ -104,10 +137,16 @@ def _forwarded(forwards: Sequence[Forward]) -> dict[str, dict[str, str]]:
     return found
 
 
-def why_not(rule: str, decision: Decision) -> str:
-    """Why a rule does not take the study under a decision, by the clauses in its way."""
-    verdict: RuleVerdict | None = next((one for one in decision.verdicts if one.rule == rule), None)
-    if verdict is None:
-        return "there is no such rule"
-    blocking = unsatisfied(verdict.clauses)
-    return in_words(blocking) if blocking else verdict.reason
+def why_not(study: Study, rules: Rules, name: str, images: Collection[str]) -> str:
+    """Why a rule does not take these images of the study, or has nothing done with them."""
+    rule = next((one for one in rules.rules if one.name == name), None)
+    if rule is None:
+        return f"there is no rule {name!r}"
+    if rule.enabled:
+        view = View(study, rules)
+        wanted = view.images_of(one for one in study.instances if one.sop_instance_uid in images)
+        nearest = view.nearest(rule.when, wanted)
+        if nearest.blocking:
+            return nearest.why_not
+    verdict = next(one for one in decide(study, rules).verdicts if one.rule == name)
+    return verdict.reason

@@ -12,8 +12,9 @@ from dataclasses import replace
 from operator import attrgetter
 from typing import NamedTuple
 
-from pacsnode.archive.described import PER_IMAGE
+from pacsnode.archive.described import Described
 from pacsnode.conditions import Condition
+from pacsnode.dicom.attributes import PER_IMAGE
 from pacsnode.handover import Instance, RuleVerdict, Study
 from pacsnode.route.facts import facts_of
 from pacsnode.route.prepared import Asked, Key, Known, Prepared, Told, prepared
@@ -122,6 +123,11 @@ class View:
             nearest = [answer for answer in nearest if answer[1] & among] or nearest
         return Selected(selected & among, nearest[0][0] if held else _nearest(nearest))
 
+    def nearest(self, condition: Condition, among: Images) -> Told:
+        """What the condition says to that one of these images which comes nearest to it."""
+        answers = [answer for answer in self._answers(condition) if answer[1] & among]
+        return next((told for told, _ in answers if told.held), _nearest(answers))
+
     def is_met(self, condition: Condition, among: Images) -> bool:
         """Whether the condition holds for one of these images."""
         return any(told.held and images & among for told, images in self._answers(condition))
@@ -209,9 +215,13 @@ def _facts(study: Study, rules: Rules, ready: Prepared) -> Facts | None:
 def _grouped(instances: Sequence[Instance], ready: Prepared, facts: Facts | None) -> list[Group]:
     """Groups of images to which all tests of the file answer the same; the values of the first stand for all."""
     found: dict[tuple[int, ...], Group] = {}
+    per_image = any(name in PER_IMAGE for name in ready.names)
     for places in _raw_groups(instances, ready):
         first = instances[places[0]]
-        get, told = first.attributes.get, facts(first) if facts else {}
+        attributes = first.attributes
+        if not per_image and isinstance(attributes, Described):
+            attributes = attributes.common  # all that is asked for is in it, and it is quicker
+        get, told = attributes.get, facts(first) if facts else {}
         known = {name: ready.known(name, get(name) or told.get(name) or ()) for name in ready.names}
         answers = tuple([one.answers for one in known.values()])
         images = sum([1 << place for place in places])
@@ -233,8 +243,11 @@ def _raw_groups(instances: Sequence[Instance], ready: Prepared) -> Iterable[list
     common_is_all = not any(name in PER_IMAGE for name in names)
     found: dict[tuple[object, ...], list[int]] = {}
     for place, instance in enumerate(instances):
-        said: object = getattr(instance.attributes, "common", None) if common_is_all else None
-        what = id(said) if said is not None else tuple(map(instance.attributes.get, names))
+        attributes = instance.attributes
+        if common_is_all and isinstance(attributes, Described):
+            what: object = id(attributes.common)
+        else:
+            what = tuple(map(attributes.get, names))
         key = (what, instance.series_instance_uid, instance.peer, instance.received_utc_us // period_us)
         places = found.get(key)
         if places is None:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Final
 
 from pacsnode.archive.files import Arrival
-from pacsnode.archive.rows import NewRow, insert
+from pacsnode.archive.rows import Common, NewRow, insert
 from pacsnode.database import connect, transaction
 from pacsnode.dicom.attributes import ATTRIBUTES
 from pacsnode.handover import Attributes
@@ -74,7 +74,7 @@ KINDS: Final = (
 
 def fill(index_db: Path, studies: int, seed: int = 7) -> int:
     """Put so many studies into the index; how many images they have."""
-    images = 0
+    images, common = 0, Common()
     with closing(connect(index_db, "NORMAL")) as connection:
         connection.execute("PRAGMA cache_size=-262144")
         for first in range(0, studies, STUDIES_A_TRANSACTION):
@@ -84,7 +84,7 @@ def fill(index_db: Path, studies: int, seed: int = 7) -> int:
                 for row in study_rows(number, seed)
             ]
             with transaction(connection):
-                insert(connection, rows, index_db.parent)
+                insert(connection, rows, index_db.parent, common)
             images += len(rows)
         connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
     return images

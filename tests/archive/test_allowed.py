@@ -10,7 +10,7 @@ import pytest
 
 from pacsnode import database
 from pacsnode.archive.allowed import AllowList, Bundle
-from pacsnode.tables import node
+from pacsnode.node_tables import node
 
 ONE = Bundle("chest", "a" * 64, "1.0")
 OTHER = Bundle("chest", "b" * 64, "1.1")

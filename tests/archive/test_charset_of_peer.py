@@ -39,7 +39,7 @@ def undeclared(uid: str, declared: bytes = b"") -> bytes:
 
 
 def names(settings: Settings) -> list[str]:
-    found = rows(settings, "SELECT attributes FROM instances ORDER BY sop_instance_uid")
+    found = rows(settings, "SELECT attributes FROM instances JOIN common ON id = common ORDER BY sop_instance_uid")
     return [json.loads(str(attributes))["PatientName"][0] for (attributes,) in found]
 
 

@@ -133,11 +133,19 @@ def test_a_damaged_file_stays_where_nobody_knows_what_was_acknowledged(settings:
 def test_rows_that_a_power_cut_took_are_put_back(settings: Settings) -> None:
     objects = [(f"1.2.3.{n}", data_set(f"1.2.3.{n}", StudyDescription="흉부")) for n in range(6)]
     store_and_stop(settings, *objects)
-    before = rows(settings, "SELECT sop_instance_uid, path, dataset_sha256, peer, attributes FROM instances")
+    before = rows(
+        settings,
+        "SELECT sop_instance_uid, path, dataset_sha256, peer, attributes, own "
+        "FROM instances JOIN common ON id = common",
+    )
     rows(settings, "DELETE FROM instances WHERE sop_instance_uid > '1.2.3.1'")
     rows(settings, "UPDATE epochs SET sealed = 0")
     assert restart(settings).rows_restored == 4
-    after = rows(settings, "SELECT sop_instance_uid, path, dataset_sha256, peer, attributes FROM instances")
+    after = rows(
+        settings,
+        "SELECT sop_instance_uid, path, dataset_sha256, peer, attributes, own "
+        "FROM instances JOIN common ON id = common",
+    )
     assert after == before
     assert rows(settings, "SELECT sealed FROM epochs") == [(1,)]
 

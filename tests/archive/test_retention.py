@@ -55,6 +55,8 @@ def test_what_is_old_and_confirmed_goes_and_its_tombstones_stay(home: Home) -> N
     assert home.rows("SELECT study_instance_uid FROM studies") == [("1.2.4",)]
     assert not home.listed()
     assert home.rows("SELECT * FROM confirmations") == []
+    used = home.rows("SELECT DISTINCT common FROM instances ORDER BY common")
+    assert home.rows("SELECT id FROM common ORDER BY id") == used, "what was common to removed images is gone too"
     assert home.remove(STUDY) == 0
 
 

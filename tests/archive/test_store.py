@@ -389,7 +389,7 @@ def test_the_duplicate_verdict_asks_for_the_same_transfer_syntax_too(
         CT, "1.2.3.4", "1.2.840.10008.1.2", "x/y.dcm", held["dataset_sha256"], 1, "received",
         Arrival("ct-1", "", "CT1", "PACSNODE", "", 0), 0, "", {}, (),
     )  # fmt: skip
-    (verdict,) = archive_rows.insert(connection, [row], tmp_path)
+    (verdict,) = archive_rows.insert(connection, [row], tmp_path, archive_rows.Common())
     assert verdict is not None
     assert verdict.verdict == "aside"
 

@@ -134,6 +134,9 @@ def test_a_slot_is_reported_and_no_mistake(site: Site) -> None:
     row = site.rows()["slot"]
     assert row["obstacle"].startswith("slot: copy the vendor's weights to models/model.pt")
     assert not row["may_run"]
+    (folder / "configs" / "inference.yaml").unlink()
+    told = "slot: copy the vendor's weights to models/model.pt and its config to configs/inference.yaml, then enter"
+    assert told in site.rows()["slot"]["obstacle"]
     assert "in order, but cannot be used: slot: copy the vendor's weights" in site.run("models", "check").stdout
     assert "slot cannot be used" in site.run("models", "allow", "slot", code=2).stderr
     assert "slot cannot be used" in site.run("models", "run", "slot", ECG, code=2).stderr

@@ -113,6 +113,31 @@ def test_what_is_no_dicom_file_is_told(tmp_path: Path) -> None:
     assert "letter.txt is left out" in answer.stderr
 
 
+def test_a_folder_that_would_be_no_study_of_one_patient_is_told_as_the_node_would_decide_it(tmp_path: Path) -> None:
+    (tmp_path / "folder").mkdir()
+    for name, patient in (("one", "4711"), ("two", "4712")):
+        path = radiograph(tmp_path / "folder" / f"{name}.dcm", StudyDescription="CHEST PA", PatientID=patient)
+        dataset = pydicom.dcmread(path)
+        dataset.SOPInstanceUID = f"{dataset.SOPInstanceUID}.{patient}"
+        dataset.save_as(path)
+    answer = explain(tmp_path, str(tmp_path / "folder"), "--json")
+    (study,) = json.loads(answer.stdout)
+    assert study["conflict"] == "PatientID differs"
+    assert (study["images"], study["cases"]) == (2, [])
+
+
+def test_a_data_set_without_meta_information_is_read_and_a_second_copy_is_left_out(tmp_path: Path) -> None:
+    (tmp_path / "folder").mkdir()
+    whole = radiograph(tmp_path / "folder" / "a.dcm", StudyDescription="CHEST PA")
+    meta = pydicom.filereader.read_file_meta_info(whole)
+    bare = whole.read_bytes()[144 + meta.FileMetaInformationGroupLength :]
+    (tmp_path / "folder" / "b.dcm").write_bytes(bare)
+    answer = explain(tmp_path, str(tmp_path / "folder"), "--json")
+    assert [case["service"] for case in json.loads(answer.stdout)[0]["cases"]] == ["chest-xray"]
+    assert "b.dcm is left out" in answer.stderr
+    assert "a.dcm has the same SOPInstanceUID" in answer.stderr
+
+
 @needs_shared
 @pytest.mark.parametrize("folder", ["dicom_test", "charsets"])
 def test_every_study_of_real_files_is_explained(tmp_path: Path, folder: str) -> None:

@@ -10,6 +10,8 @@ from typing import Any
 
 import pytest
 
+from pacsnode.cli.replaying import compare, count, newest
+from pacsnode.live import load_site
 from pacsnode.settings import Settings
 from tests.archive import homes
 from tests.infer import bundles
@@ -112,7 +114,7 @@ def test_replay_of_another_file_tells_what_is_gained_lost_and_moved_and_by_which
     (moved,) = by_study["HEAD"]
     assert (moved["kind"], moved["detail"]) == (
         "moved",
-        "send_to other-pacs instead of main-pacs; priority 1 instead of 10",
+        "send_to other-pacs instead of main-pacs; priority stat instead of routine",
     )
     text = command(settings, "replay", "--rules", other, "--diff", "--limit", "2").stdout
     assert "6 studies, 5 would change under" in text
@@ -146,4 +148,18 @@ def test_rules_test_finds_a_study_that_was_read_and_would_not_be(settings: Setti
     assert "1 examples and 1 studies that were read: 0 differ" in command(settings, "test").stdout
     answer = command(settings, "test", "--rules", str(settings.home.parent / "other.yaml"))
     assert answer.returncode == 1
-    assert "study 1.2.0 was read by reader, and would not be" in answer.stdout
+    told = "study 1.2.0 was read by reader, and would not be; rule chest: StudyDescription is CHEST, expected text with"
+    assert told in answer.stdout
+
+
+def test_studies_decided_by_several_processes_are_told_as_by_one(settings: Settings) -> None:
+    folder = settings.home.parent
+    site = settings.model_copy(update={"rules": folder / "ours.yaml", "models": folder / "models"})
+    ours = load_site(site).rules
+    other = load_site(site.model_copy(update={"rules": folder / "other.yaml"})).rules
+    uids = newest(site, 10, 0)
+    assert len(uids) == 6
+    assert count(site, ours, uids, shares=3) == count(site, ours, uids, shares=1)
+    compared = compare(site, ours, other, uids, shares=4)
+    assert compared == compare(site, ours, other, uids, shares=1)
+    assert len(compared.changed) == 5

@@ -102,7 +102,9 @@ def test_a_changed_file_holds_its_cases_until_it_is_allowed_while_others_go_on(w
     assert reason.startswith(f"{NOT_ALLOWED}: the files of says were changed while the node runs")
     assert "`pacsnode models allow says`" in reason
     world.case(other, "done")
-    assert "says" in world.node.run("doctor", check=False).stdout
+    doctor = world.node.run("doctor", check=False).stdout
+    assert "model says: nobody allowed it as its files are: its cases wait" in doctor
+    assert "model threshold" not in doctor
     world.node.run("models", "allow", "says")
     world.case(held, "done")
     report = world.report(held)

@@ -1,0 +1,155 @@
+"""The tables of `node.db`, as migrations that a crash cannot break (each may run again).
+
+Times are UTC microseconds, lists and maps are JSON.
+"""
+
+from __future__ import annotations
+
+from sqlite_utils import Database, Migrations
+
+node = Migrations("node")
+
+
+@node()
+def node_0001(db: Database) -> None:
+    """Decisions, candidates, cases, results, outbox, audit."""
+    db.executescript("""
+    CREATE TABLE IF NOT EXISTS node (only INTEGER PRIMARY KEY CHECK (only = 1), device_uid TEXT NOT NULL);
+    CREATE TABLE IF NOT EXISTS watermark (only INTEGER PRIMARY KEY CHECK (only = 1), revision INTEGER NOT NULL);
+    INSERT OR IGNORE INTO watermark VALUES (1, 0);
+    CREATE TABLE IF NOT EXISTS decisions (
+        study_instance_uid TEXT PRIMARY KEY,
+        revision INTEGER NOT NULL,
+        rules_hash TEXT NOT NULL,
+        decided_utc_us INTEGER NOT NULL,
+        verdicts TEXT NOT NULL
+    ) WITHOUT ROWID;
+    CREATE TABLE IF NOT EXISTS candidates (
+        id INTEGER PRIMARY KEY,
+        study_instance_uid TEXT NOT NULL,
+        candidate TEXT NOT NULL,
+        rules_hash TEXT NOT NULL,
+        last_received_boot_us INTEGER NOT NULL,
+        boot_id TEXT NOT NULL
+    );
+    CREATE INDEX IF NOT EXISTS candidates_study ON candidates(study_instance_uid);
+    CREATE TABLE IF NOT EXISTS cases (
+        key TEXT PRIMARY KEY,
+        study_instance_uid TEXT NOT NULL,
+        service TEXT NOT NULL,
+        rules TEXT NOT NULL,
+        rules_hash TEXT NOT NULL,
+        instances TEXT NOT NULL,
+        results TEXT NOT NULL,
+        send_to TEXT NOT NULL,
+        priority INTEGER NOT NULL,
+        state TEXT NOT NULL,                  -- waiting | running | done | parked
+        reason TEXT NOT NULL DEFAULT '',
+        whole_because TEXT NOT NULL,
+        supersedes TEXT NOT NULL DEFAULT '',
+        attempt INTEGER NOT NULL DEFAULT 1,
+        timings TEXT NOT NULL DEFAULT '{}',   -- seconds by step
+        started_utc_us INTEGER NOT NULL,
+        finished_utc_us INTEGER
+    ) WITHOUT ROWID;
+    CREATE INDEX IF NOT EXISTS cases_study ON cases(study_instance_uid);
+    CREATE INDEX IF NOT EXISTS cases_unfinished ON cases(state, priority, started_utc_us)
+        WHERE state IN ('waiting', 'running');
+    CREATE TABLE IF NOT EXISTS results (
+        sop_instance_uid TEXT PRIMARY KEY,
+        case_key TEXT NOT NULL,
+        kind TEXT NOT NULL,
+        sop_class_uid TEXT NOT NULL,
+        series_instance_uid TEXT NOT NULL,
+        path TEXT NOT NULL,
+        created_utc_us INTEGER NOT NULL
+    ) WITHOUT ROWID;
+    CREATE INDEX IF NOT EXISTS results_case ON results(case_key);
+    CREATE TABLE IF NOT EXISTS outbox (
+        id INTEGER PRIMARY KEY,
+        sop_instance_uid TEXT NOT NULL,
+        destination TEXT NOT NULL,
+        case_key TEXT NOT NULL,
+        study_instance_uid TEXT NOT NULL,
+        state TEXT NOT NULL,                  -- owed | sent | parked
+        priority INTEGER NOT NULL,
+        attempts INTEGER NOT NULL DEFAULT 0,
+        next_attempt_utc_us INTEGER NOT NULL,
+        created_utc_us INTEGER NOT NULL,
+        ended_utc_us INTEGER,
+        status INTEGER,
+        reason TEXT NOT NULL DEFAULT '',
+        UNIQUE (sop_instance_uid, destination)
+    );
+    CREATE INDEX IF NOT EXISTS outbox_due ON outbox(destination, next_attempt_utc_us) WHERE state = 'owed';
+    CREATE INDEX IF NOT EXISTS outbox_case ON outbox(case_key);
+    CREATE TABLE IF NOT EXISTS audit (
+        id INTEGER PRIMARY KEY,
+        utc_us INTEGER NOT NULL,
+        event TEXT NOT NULL,
+        study_instance_uid TEXT NOT NULL,
+        case_key TEXT NOT NULL,
+        detail TEXT NOT NULL
+    );
+    CREATE INDEX IF NOT EXISTS audit_study ON audit(study_instance_uid);
+    """)
+
+
+@node()
+def node_0002(db: Database) -> None:
+    """The rules file as it was, each time that it went live."""
+    db.executescript("""
+    CREATE TABLE IF NOT EXISTS rule_versions (
+        id INTEGER PRIMARY KEY,
+        hash TEXT NOT NULL,                   -- SHA-256 of the file: what decisions and cases have as rules_hash
+        text TEXT NOT NULL,                   -- the whole file
+        live_utc_us INTEGER NOT NULL,
+        retired_utc_us INTEGER,               -- NULL: it is live
+        author TEXT NOT NULL,                 -- who owned the file
+        source TEXT NOT NULL                  -- its path
+    );
+    CREATE UNIQUE INDEX IF NOT EXISTS rule_versions_live ON rule_versions(retired_utc_us IS NULL)
+        WHERE retired_utc_us IS NULL;         -- at most one
+    """)
+
+
+@node()
+def node_0003(db: Database) -> None:
+    """What is known of a candidate's arrival, and whether any rule takes a study."""
+    _add_columns(
+        db,
+        "candidates",
+        last_received_utc_us="INTEGER NOT NULL DEFAULT 0",
+        peers="TEXT NOT NULL DEFAULT '[]'",  # that sent its images
+        overdue="INTEGER NOT NULL DEFAULT 0",  # 1: it stays incomplete, and an alarm was given
+    )
+    _add_columns(db, "decisions", matched="INTEGER NOT NULL DEFAULT 1")
+    db.executescript("""
+    UPDATE candidates SET candidate = json_remove(
+        json_set(candidate, '$.completion', json_object('quiet_s', json_extract(candidate, '$.quiet_s'))), '$.quiet_s'
+    ) WHERE json_extract(candidate, '$.completion') IS NULL;
+    """)
+
+
+@node()
+def node_0004(db: Database) -> None:
+    """Which bundles an operator allowed to run: the hash of all files, who, when."""
+    db.executescript("""
+    CREATE TABLE IF NOT EXISTS allowed (
+        id INTEGER PRIMARY KEY,
+        service TEXT NOT NULL,                -- '': the list was begun, at the first start of the node
+        bundle_hash TEXT NOT NULL,
+        version TEXT NOT NULL,
+        allowed_utc_us INTEGER NOT NULL,
+        author TEXT NOT NULL,                 -- the user of the command
+        source TEXT NOT NULL                  -- first start | allow | install
+    );
+    CREATE INDEX IF NOT EXISTS allowed_bundle ON allowed(service, bundle_hash);
+    """)
+
+
+def _add_columns(db: Database, table: str, **columns: str) -> None:
+    held = {column.name for column in db[table].columns}
+    for name, kind in columns.items():
+        if name not in held:
+            db.executescript(f"ALTER TABLE {table} ADD COLUMN {name} {kind};")
