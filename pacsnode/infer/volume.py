@@ -156,6 +156,8 @@ def _without_duplicates(stack: Stack) -> tuple[tuple[Plane, ...], tuple[str, ...
                 "several images lie at the same position and differ, and nothing in their headers tells why: "
                 "more than one phase, echo or b-value in one series?"
             )
+    if len({(p.sop_instance_uid, p.frame) for p in kept.values()}) < len(kept):
+        raise Permanent("two different images have the same SOP Instance UID: no mask could say which one it is for")
     count = len(stack.planes) - len(kept)
     told = "1 image that was" if count == 1 else f"{count} images that were"
     return tuple(kept.values()), (f"Left out: {told} there twice, with the same pixels.",) if count else ()

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from pacsnode.errors import Permanent
-from pacsnode.infer.pixels import DAMAGED, one_line
+from pacsnode.infer.headers import DAMAGED, one_line
 from pacsnode.wrap.jpeg import Baseline, baseline
 
 MAXIMUM_PIXELS = 80_000_000

@@ -146,6 +146,13 @@ def test_the_same_file_twice_counts_once(tmp_path: Path) -> None:
     assert volume.notes == ("Left out: 1 image that was there twice, with the same pixels.",)
 
 
+def test_two_images_under_one_uid_are_refused(tmp_path: Path) -> None:
+    datasets = [slice_dataset(n) for n in range(4)]
+    datasets[2].SOPInstanceUID = datasets[2].file_meta.MediaStorageSOPInstanceUID = datasets[1].SOPInstanceUID
+    with pytest.raises(Permanent, match="two different images have the same SOP Instance UID"):
+        read_volume(written(tmp_path, *datasets))
+
+
 TILTED = [f"{v:.9f}" for v in (*turned()[0], *turned()[2])]
 
 UNLIKE = [
