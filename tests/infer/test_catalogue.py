@@ -14,7 +14,6 @@ from pacsnode.errors import ConfigError
 from pacsnode.infer.catalogue import hash_file, load_catalogue, load_service
 from tests.infer.bundles import (
     AREA,
-    FIBRILLATION,
     HEART_RATE,
     network_bundle,
     pipeline,

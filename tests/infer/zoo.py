@@ -16,6 +16,7 @@ from ruamel.yaml import YAML
 
 from pacsnode.infer.catalogue import hash_file
 from tests.infer.bundles import ANATOMY, pipeline, segment, with_card, write_pipeline
+from tests.infer.zoo_scripts import SCRIPTS
 
 NOWHERE = "/workspace/data/of-the-author"
 SPLEEN = {"value": "78961009", "scheme": "SCT", "meaning": "Spleen"}
@@ -225,29 +226,6 @@ def classes_config() -> dict[str, Any]:
         **_engine(inferer="@inferer", postprocessing="@postprocessing"),
         "evaluating": ["$setattr(torch.backends.cudnn, 'benchmark', True)", "$@evaluator.run()"],
     }
-
-
-NET = """
-import torch
-from scripts.labels import names
-from .layers import Sharp
-
-class Pooled(torch.nn.Module):
-    def __init__(self, count):
-        super().__init__()
-        assert count == len(names())
-        pooled = torch.nn.AdaptiveAvgPool2d(1)
-        last = torch.nn.Linear(8, count)
-        self.layers = torch.nn.Sequential(torch.nn.Conv2d(3, 8, 3), Sharp(), pooled, torch.nn.Flatten(), last)
-    def forward(self, x):
-        return self.layers(x)
-"""
-SCRIPTS = {
-    "__init__.py": "",
-    "labels.py": "def names():\n    return ['no', 'yes']\n",
-    "layers.py": "import torch\n\nclass Sharp(torch.nn.ReLU):\n    pass\n",
-    "net.py": NET,
-}
 
 
 def _folder(models: Path, name: str, channels: int, config: dict[str, Any], suffix: str) -> Path:
