@@ -5,7 +5,10 @@ Takes paths, gives paths: findings and encoded objects lie in the case's folder.
 
 from __future__ import annotations
 
+import ctypes
+import gc
 import os
+from collections import OrderedDict
 from datetime import datetime
 from pathlib import Path
 from types import ModuleType
@@ -17,20 +20,26 @@ from pacsnode.handover import Case, EncodeRequest, NodeIdentity
 from pacsnode.infer import compute
 from pacsnode.infer.catalogue import NOT_ALLOWED, Service, bundle_hash, load_service
 from pacsnode.infer.compute import Message
+from pacsnode.telemetry import Log
 
 if TYPE_CHECKING:
     from pacsnode.infer.bundle import Bundle
 
+log = Log(__name__)
+
+HELD_SHARE = 0.5
+"""Of a job's memory limit: what loaded models and leftovers may take of it before it begins."""
 LOG_LEVEL_VARIABLE = "PACSNODE_LOG_LEVEL"
 
 
 class Models:
-    """Services and their loaded models, by folder. Only files of the hash that was asked for are loaded: it is taken
-    before and after, so that what runs is what was hashed.
+    """Services and their loaded models, by folder, the least recently used first. Only files of the hash that was asked
+    for are loaded: it is taken before and after, so that what runs is what was hashed.
     """
 
     def __init__(self) -> None:
-        self._loaded: dict[tuple[str, str], tuple[Service, Bundle]] = {}
+        self._loaded: OrderedDict[tuple[str, str], tuple[Service, Bundle]] = OrderedDict()
+        self._has_run = False
 
     def get(self, folder: str, allowed_hash: str, device: str) -> tuple[Service, Bundle]:
         """The service and its model, loaded at the first call. Raises Permanent, ConfigError."""
@@ -44,7 +53,34 @@ class Models:
             loaded = service, load_bundle(service, device)
             _refuse_changed(service, bundle_hash(service.folder), allowed_hash)
             self._loaded[key] = loaded
+        self._loaded.move_to_end(key)
         return self._loaded[key]
+
+    def make_room(self, limit_mb: int) -> None:
+        """Give back memory before a job with this limit, which counts all that the process holds.
+
+        Other models go, the least recently used first, until half of the limit is free. Raises compute.Spent where that
+        is not enough: a new process holds nothing.
+        """
+        enough_mb = limit_mb * HELD_SHARE
+        if compute.resident_mb(os.getpid()) > enough_mb:
+            _give_back()
+        while self._loaded and compute.resident_mb(os.getpid()) > enough_mb:
+            folder = self._loaded.popitem(last=False)[0][0]  # and nothing that would keep the model alive
+            log.info("model unloaded, its memory is needed", service=Path(folder).name)
+            _give_back()
+        held_mb = compute.resident_mb(os.getpid())
+        if self._has_run and held_mb > enough_mb:
+            raise compute.Spent(f"the compute process still held {held_mb} MB of earlier cases")
+        self._has_run = True
+
+
+def _give_back() -> None:
+    """Memory that Python and the C library keep for later goes back to the system."""
+    gc.collect()
+    libc = ctypes.CDLL(None)
+    if hasattr(libc, "malloc_trim"):  # glibc
+        libc.malloc_trim(0)
 
 
 def _refuse_changed(service: Service, found_hash: str, allowed_hash: str) -> None:
@@ -93,9 +129,29 @@ def main() -> None:
 
         service, bundle = models.get(request["service"], request["bundle_hash"], device)
         before = bundle.network_s
-        found = run(service, bundle, device, [Path(f) for f in request["files"]])
+        found = run(service, bundle, bundle.device, [Path(f) for f in request["files"]])
         findings.save(found, Path(request["folder"]))
         return {"network_s": bundle.network_s - before}
+
+    def infer_many(request: Message) -> Message:
+        """Several cases of one service: an answer for each, in which `reason` says why there are no findings."""
+        device = torch_side().pick_device(request["device"])
+
+        from pacsnode.infer.run import infer_many as run
+
+        service, bundle = models.get(request["service"], request["bundle_hash"], device)
+        items = request["items"]
+        before = bundle.network_s
+        answers: list[Message] = []
+        every = run(service, bundle, bundle.device, [[Path(f) for f in item["files"]] for item in items])
+        for item, found in zip(items, every, strict=True):
+            if isinstance(found, Permanent):
+                answers.append({"reason": str(found)})
+            else:
+                findings.save(found, Path(item["folder"]))
+                answers.append({"reason": None})
+        each_s = (bundle.network_s - before) / len(items)
+        return {"answers": [answer | {"network_s": each_s} for answer in answers]}
 
     def encode(request: Message) -> Message:
         from pacsnode.encode.build import encode as build
@@ -119,7 +175,7 @@ def main() -> None:
         write_objects(folder, kinds, objects)
         return {"objects": len(objects)}
 
-    compute.serve({"warm": warm, "infer": infer, "encode": encode})
+    compute.serve({"warm": warm, "infer": infer, "infer_many": infer_many, "encode": encode}, models.make_room)
 
 
 if __name__ == "__main__":

@@ -53,6 +53,8 @@ class Evaluation:
     presence: Presence
     probability: float | None = None
     comment: str = ""
+    site: Concept | None = None
+    laterality: Concept | None = None
 
 
 @dataclass(frozen=True)

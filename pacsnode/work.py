@@ -28,6 +28,8 @@ from pacsnode.errors import PacsnodeError, Permanent, Transient
 from pacsnode.handover import NodeIdentity
 from pacsnode.infer.catalogue import NOT_ALLOWED
 from pacsnode.infer.compute import ComputeKeeper
+from pacsnode.infer.pipeline import Limits
+from pacsnode.infer.waiting import ComputeQueue, Kind, Turn
 from pacsnode.live import LiveRules
 from pacsnode.owing import Site
 from pacsnode.retaining import Retaining
@@ -44,14 +46,13 @@ SETTLE_S = 0.25
 LONGEST_SETTLE_S = 2.0
 """While images come in, work lets them: their study is looked at once, not at each of them. Well above the doorbell's
 `RECEIVED_EVERY_S`."""
-CASES_AT_ONCE = 4
-"""One computes, one encodes, the others wait for the child: enough to keep one device busy."""
+CASES_AT_ONCE = 16
+"""Most wait for the child: so many that images of one service find each other, and one device is kept busy."""
 KEEP_RUNS_S = 7 * 86400.0
 KEEP_NUMBERS_S = 90 * 86400.0
 """Some hundred bytes a case: enough to compare two services over a quarter, without their outlines."""
 LOOK_AT_RUNS_EVERY_S = 3600.0
-WARM_LIMIT_S = 600.0
-WARM_MEMORY_MB = 16_000
+WARM_LIMITS = Limits(time_s=600.0, memory_mb=16_000)
 
 
 class Work:
@@ -68,11 +69,12 @@ class Work:
         self._outbox = Outbox(settings.node_db, settings.delivery_give_up_days * 86400)
         self._archive = Archive(settings.files, settings.index_db, "work", minimum_free_mb=0, on_rows=lambda: None)
         self._keeper = ComputeKeeper([sys.executable, "-m", "pacsnode.child"], child_environment(settings))
+        self._queue = ComputeQueue(self._keeper)
         self._workflow = Workflow(
             settings,
             identity,
             Stores(self._archive, settings.index_db, self._cases, self._allowing),
-            self._keeper,
+            self._queue,
             lambda: self._site,
         )
         self._considering = Considering(
@@ -235,7 +237,7 @@ class Work:
         services = [(str(s.folder.absolute()), s.bundle_hash) for s in here]
         request = {"services": services, "device": self._settings.device}
         try:
-            reply = self._keeper.call("warm", request, time_limit_s=WARM_LIMIT_S, memory_limit_mb=WARM_MEMORY_MB)
+            reply = self._queue.call("warm", request, WARM_LIMITS, Turn(0, Kind.INFER))
             log.info("models loaded", device=reply["device"])
         except PacsnodeError as error:
             log.error("models could not be loaded ahead; cases will say why", problem=str(error))

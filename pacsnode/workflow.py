@@ -30,7 +30,8 @@ from pacsnode.encode.results import is_recorded, read_objects
 from pacsnode.errors import Permanent, Rejected, Transient
 from pacsnode.handover import Case, NodeIdentity, ResultKind, StoreRequest
 from pacsnode.infer.catalogue import Service
-from pacsnode.infer.compute import ComputeKeeper
+from pacsnode.infer.pipeline import Limits
+from pacsnode.infer.waiting import ComputeQueue, Kind, Turn
 from pacsnode.owing import Owing, Site
 from pacsnode.readings import Readings, readings_of
 from pacsnode.settings import Settings
@@ -39,8 +40,7 @@ from pacsnode.vendors import Vendors
 
 log = Log(__name__)
 
-ENCODE_LIMIT_S = 300.0
-ENCODE_MEMORY_MB = 6000
+ENCODE_LIMITS = Limits(time_s=300.0, memory_mb=6000)
 REPORTS: tuple[ResultKind, ...] = ("seg", "sr")
 PICTURES: tuple[ResultKind, ...] = ("sc",)
 """Every kind is made, whatever the rules ask for today: the SR refers to the SEG, and one key has one SR."""
@@ -64,14 +64,14 @@ class Workflow:
         settings: Settings,
         node: NodeIdentity,
         stores: Stores,
-        keeper: ComputeKeeper,
+        queue: ComputeQueue,
         site: Callable[[], Site],
     ) -> None:
         self._settings = settings
         self._node = node
         self._stores = stores
         self._cases = stores.cases
-        self._keeper = keeper
+        self._queue = queue
         self._site = site
         self._thread = threading.local()
         self.owing = Owing(stores.cases, self._index, site)
@@ -90,9 +90,8 @@ class Workflow:
             self.vendors.take_up(record, service)
             return
         begun = time.monotonic()
-        limits = service.pipeline.limits
-        reply = self._keeper.call(
-            "infer",
+        pipeline = service.pipeline
+        reply = self._queue.infer(
             {
                 "service": str(service.folder.absolute()),
                 "bundle_hash": service.bundle_hash,
@@ -100,8 +99,9 @@ class Workflow:
                 "folder": str(folder.absolute()),
                 "device": self._settings.device,
             },
-            time_limit_s=limits.time_s,
-            memory_limit_mb=limits.memory_mb,
+            pipeline.limits,
+            record.priority,
+            is_batchable=pipeline.input == "image" and pipeline.network is not None,
         )
         self._cases.note_timing(key, {"infer_s": time.monotonic() - begun, "network_s": reply["network_s"]})
 
@@ -135,7 +135,7 @@ class Workflow:
             return
         begun = time.monotonic()
         predecessors = [r for r in self._cases.results(record.case.supersedes) if r.kind == "sr"]
-        self._keeper.call(
+        self._queue.call(
             "encode",
             {
                 "case": _plain_case(record.case),
@@ -148,8 +148,8 @@ class Workflow:
                 .isoformat(),
                 "predecessors": [str((self._settings.files / r.path).absolute()) for r in predecessors],
             },
-            time_limit_s=ENCODE_LIMIT_S,
-            memory_limit_mb=ENCODE_MEMORY_MB,
+            ENCODE_LIMITS,
+            Turn(record.priority, Kind.REPORT if kinds == REPORTS else Kind.PICTURE),
         )
         spent = "encode_s" if kinds == REPORTS else "draw_s"
         self._cases.note_timing(key, {spent: time.monotonic() - begun})

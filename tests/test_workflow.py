@@ -20,6 +20,7 @@ from pacsnode.encode.build import encode
 from pacsnode.encode.results import write_objects
 from pacsnode.handover import Candidate, Completion
 from pacsnode.infer.compute import ComputeKeeper
+from pacsnode.infer.waiting import ComputeQueue
 from pacsnode.live import load_site
 from pacsnode.readings import from_text
 from pacsnode.settings import Settings, load
@@ -76,8 +77,11 @@ def world(tmp_path: Path) -> Iterator[World]:
         write_objects(asked.folder, kinds, [one for one in objects if one.kind in kinds])
     site, cases, allowing = load_site(settings), Cases(settings.node_db), Allowing(settings.node_db)
     archive = Archive(settings.files, settings.index_db, "work", minimum_free_mb=0, on_rows=lambda: None)
-    keeper, outbox = ComputeKeeper([], {}), Outbox(settings.node_db, 86400)  # no step here computes anything
-    workflow = Workflow(settings, NODE, Stores(archive, settings.index_db, cases, allowing), keeper, lambda: site)
+    queue, outbox = (
+        ComputeQueue(ComputeKeeper([], {})),
+        Outbox(settings.node_db, 86400),
+    )  # no step here computes anything
+    workflow = Workflow(settings, NODE, Stores(archive, settings.index_db, cases, allowing), queue, lambda: site)
     case = asked.case
     live = Candidate(
         case.study_instance_uid, case.service, ("live",), case.instances, case.results, ("pacs",), 10, Completion(1.0)

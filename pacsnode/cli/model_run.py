@@ -183,7 +183,7 @@ def _encode(keeper: ComputeKeeper, settings: Settings, service: Service, case: _
     from pacsnode import __version__
     from pacsnode.dicom import uids
     from pacsnode.encode.results import read_objects
-    from pacsnode.workflow import ENCODE_LIMIT_S, ENCODE_MEMORY_MB
+    from pacsnode.workflow import ENCODE_LIMITS
 
     assert case.out is not None
     key, started = case.key(service), datetime.now(settings.zone)
@@ -206,7 +206,8 @@ def _encode(keeper: ComputeKeeper, settings: Settings, service: Service, case: _
             "started": started.isoformat(timespec="milliseconds"),
             "predecessors": [],
         }
-        keeper.call("encode", request, time_limit_s=ENCODE_LIMIT_S, memory_limit_mb=ENCODE_MEMORY_MB)
+        limits = ENCODE_LIMITS
+        keeper.call("encode", request, time_limit_s=limits.time_s, memory_limit_mb=limits.memory_mb)
         numbers = Counter[str]()
         for made in read_objects(case.folder, kinds):
             numbers[made.kind] += 1

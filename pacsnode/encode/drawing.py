@@ -80,9 +80,10 @@ def measurement_text(measurement: Measurement) -> str:
 
 
 def evaluation_text(evaluation: Evaluation) -> str:
-    """`Atrial fibrillation: absent (3 %)`."""
+    """`Atrial fibrillation: absent (3 %)`, `Pneumonia, left lung: present (90 %)`."""
     probability = "" if evaluation.probability is None else f" ({evaluation.probability * 100:.0f} %)"
-    return f"{evaluation.name.meaning}: {evaluation.presence.value}{probability}"
+    where = " ".join(part.meaning.lower() for part in (evaluation.laterality, evaluation.site) if part)
+    return f"{evaluation.name.meaning}{f', {where}' if where else ''}: {evaluation.presence.value}{probability}"
 
 
 def algorithm_text(algorithm: Algorithm) -> str:

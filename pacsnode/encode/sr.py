@@ -152,7 +152,14 @@ def _sites(site: Concept | None, laterality: Concept | None) -> list[hd.sr.Findi
 
 def _evaluation(evaluation: Evaluation) -> hd.sr.QualitativeEvaluation:
     item = hd.sr.QualitativeEvaluation(coded(evaluation.name), coded(_PRESENCE[evaluation.presence]))
-    children = []
+    children: list[Dataset] = []
+    for site in _sites(evaluation.site, evaluation.laterality) or ():
+        site.RelationshipType = _Relationship.HAS_CONCEPT_MOD.value
+        children.append(site)
+    if evaluation.site is None and evaluation.laterality is not None:
+        children.append(
+            hd.sr.CodeContentItem(coded(LATERALITY), coded(evaluation.laterality), _Relationship.HAS_CONCEPT_MOD)
+        )
     if evaluation.probability is not None:
         if not 0 <= evaluation.probability <= 1:
             raise Permanent(f"the probability of {evaluation.name.meaning} is {evaluation.probability}")

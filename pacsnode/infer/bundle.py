@@ -1,153 +1,282 @@
 """MONAI bundles, loaded once and kept warm: a network by its config, or a BundleWorkflow class.
 
-The runner takes the pieces of the config (preprocessing, network, inferer, postprocessing) and runs them itself:
-no data loader, no ignite engine, no file written. Weights load with `weights_only=True`.
+In: arrays as the readers give them, bright is dense. Out: labels on their grid, or probabilities. The node runs the
+pieces of the config itself (`zoo`): no data loader, no ignite engine, no file written.
 """
 
 from __future__ import annotations
 
 import importlib
-import importlib.util
-import sys
+import json
 import time
-from collections.abc import Mapping, Sequence
-from importlib.machinery import ModuleSpec, SourceFileLoader
-from pathlib import Path
-from types import CodeType, ModuleType
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
-from monai.bundle import BundleWorkflow, ConfigParser
+from monai.bundle import BundleWorkflow
 from monai.data import MetaTensor
 from numpy.typing import NDArray
 
 from pacsnode.errors import Permanent
-from pacsnode.infer.catalogue import Service
-
-DROPPED = ("LoadImaged", "EnsureChannelFirstd", "SaveImaged")
-"""The node reads the image and writes the result itself."""
+from pacsnode.infer import answers
+from pacsnode.infer.catalogue import METADATA_FILE, Service
+from pacsnode.infer.scripts import PACKAGE, Scripts
+from pacsnode.infer.weights import Network, OnnxNetwork, load_state, load_torchscript
+from pacsnode.infer.zoo import IMAGE, PREDICTION, Parts, read_parts
 
 POLARITY_SIDE = 256
 """Pixels of the longest side of the copies on which the polarity is judged."""
-PRIVATE_PACKAGE = "pacsnode_bundle_"
+
+Picture = NDArray[np.float32]
+"""(rows, columns), 0 to 1, or (rows, columns, 3), RGB, 0 to 255."""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """Of one picture: labels on its grid (`labels`), or a probability for each class. `is_negative`: read so."""
+
+    labels: NDArray[np.uint8] | None = None
+    probabilities: tuple[float, ...] = ()
+    is_negative: bool = False
 
 
 class NetworkBundle:
-    """A network bundle on one device."""
+    """A network bundle on one device. `network_s`: seconds spent in the network itself, in all."""
 
     def __init__(self, service: Service, device: str) -> None:
         network = service.pipeline.network
         assert network is not None
-        parser = ConfigParser()
-        parser.read_config(str(service.folder / service.config))
-        parser["bundle_root"] = str(service.folder)
-        parser["device"] = device
+        self._service = service
         self._device = torch.device(device)
         self.network_s = 0.0
-        """Seconds spent in the network itself, in all."""
-        for chain in ("preprocessing", "postprocessing"):
-            parser[chain] = _without_files(parser.get(chain))
-        self._before = parser.get_parsed_content("preprocessing")
-        self._after = parser.get_parsed_content("postprocessing")
-        self._inferer = parser.get_parsed_content("inferer")
-        self._network = parser.get_parsed_content("network_def").to(self._device)
-        state = torch.load(service.folder / network.weights, map_location=self._device, weights_only=True)
-        self._network.load_state_dict(state)
-        self._network.eval()
-        self._longest_side = service.pipeline.longest_side
-        self._polarity_check = service.pipeline.polarity_check
+        self.channels = _channels(service)
+        self._scripts = Scripts(service.folder)
+        weights = service.folder / network.weights
+        with self._scripts:
+            has_its_own = network.format != "state-dict"
+            self._parts: Parts = read_parts(service.folder, service.config, self._device, with_network=not has_its_own)
+            self._network: Network
+            if network.format == "onnx":
+                onnx = OnnxNetwork(weights, self._device)
+                self._device, self._network = onnx.device, onnx
+            elif network.format == "torchscript":
+                self._network = load_torchscript(weights, self._device)
+            else:
+                assert self._parts.network is not None
+                self._network = load_state(self._parts.network, weights, self._device)
 
-    def label_map(self, intensity: NDArray[np.float32]) -> tuple[NDArray[np.uint8], bool]:
-        """(rows, columns) 0 to 1 in, labels on the same grid out, and if the negative was read. Raises Permanent."""
-        reduced, block = at_most(intensity, self._longest_side or max(intensity.shape))
-        is_negative = self._polarity_check and self._is_negative(reduced)
-        data = self._run(_tensor(1 - reduced if is_negative else reduced))
-        labels = self._finished(data, (1, *reduced.shape))
-        return labels.repeat(block, 0).repeat(block, 1)[: intensity.shape[0], : intensity.shape[1]], is_negative
+    @property
+    def device(self) -> str:
+        """Where the network really runs."""
+        return str(self._device.type)
 
-    def _is_negative(self, intensity: NDArray[np.float32]) -> bool:
-        """Whether the network is surer of the negative: by the mean probability of its most probable class."""
-        small, _ = at_most(intensity, POLARITY_SIDE)
-        given, negative = (self._run(_tensor(picture))["pred"] for picture in (small, 1 - small))
-        return bool(torch.softmax(negative, 0).amax(0).mean() > torch.softmax(given, 0).amax(0).mean())
+    @property
+    def reading(self) -> tuple[tuple[str, ...], bool]:
+        """The keys that the config loads, and whether it brings several inputs to one grid itself."""
+        return self._parts.reading.keys, self._parts.reading.resamples
 
-    def volume_label_map(self, intensity: NDArray[np.float32], affine: NDArray[np.float64]) -> NDArray[np.uint8]:
-        """(slices, rows, columns) in, labels on the same grid out; `affine` as in Volume. Raises Permanent.
+    def pictures(self, pictures: Sequence[Picture]) -> list[Answer | Permanent]:
+        """An answer for each, or why there is none; pictures of one size go through the network together."""
+        pipeline = self._service.pipeline
+        reduced = [at_most(one, pipeline.longest_side or max(one.shape[:2])) for one in pictures]
+        negative = self._negatives([one for one, _ in reduced]) if pipeline.polarity_check else [False] * len(reduced)
+        read = [
+            self._input(turned_round(one) if turned else one)
+            for (one, _), turned in zip(reduced, negative, strict=True)
+        ]
+        with self._scripts:
+            runs = self._run(read)
+            return [
+                self._picture(run, picture, block, turned)
+                for run, picture, (_, block), turned in zip(runs, pictures, reduced, negative, strict=True)
+            ]
 
-        In between the network has what MONAI's readers give it: (1, columns, rows, slices), affine to RAS.
+    def _picture(
+        self, run: dict[str, Any] | Permanent, picture: Picture, block: int, is_negative: bool
+    ) -> Answer | Permanent:
+        if isinstance(run, Permanent):
+            return run
+        try:
+            found = self._answer(run, answers.Grid(tuple(run[_SHAPE])))
+        except Permanent as error:
+            return error
+        if found.labels is None:
+            return Answer(None, found.probabilities, is_negative)
+        labels = found.labels if self._parts.reading.rows_first else found.labels.T
+        rows, columns = picture.shape[:2]
+        whole = labels.repeat(block, 0).repeat(block, 1)[:rows, :columns]
+        return Answer(np.ascontiguousarray(whole), (), is_negative)
+
+    def volume(self, volumes: Mapping[str, tuple[NDArray[np.float32], NDArray[np.float64]]]) -> Answer:
+        """Of (slices, rows, columns) arrays with their affines (as in Volume): labels on the grid of the first.
+
+        One volume goes in under the config's own key. Several go in by their roles where the config loads them so, else
+        as channels of one image in their order. In between the network has what MONAI's readers give it: (channels,
+        columns, rows, slices), affine to RAS. Raises Permanent.
         """
-        meta = {"original_affine": affine, "spatial_shape": np.array(intensity.shape[::-1]), "space": "RAS"}
-        voxels = torch.from_numpy(np.ascontiguousarray(intensity.transpose(2, 1, 0)))[None]
-        image = MetaTensor(voxels, affine=torch.from_numpy(affine), meta=meta)
-        labels = self._finished(self._run(image), tuple(image.shape))
-        return np.ascontiguousarray(labels.transpose(2, 1, 0))
+        first, affine = next(iter(volumes.values()))
+        keys = self._parts.reading.keys
+        inputs = {role: _volume_input([one], its) for role, (one, its) in volumes.items()}
+        if len(volumes) == 1 or not set(volumes) & set(keys):
+            inputs = {self._parts.reading.image_key: _volume_input([one for one, _ in volumes.values()], affine)}
+        with self._scripts:
+            (run,) = self._run([inputs])
+            if isinstance(run, Permanent):
+                raise run
+            found = self._answer(run, answers.Grid(first.shape[::-1], affine))
+        if found.labels is None:
+            return found
+        return Answer(np.ascontiguousarray(found.labels.transpose(2, 1, 0)))
 
-    def _run(self, image: MetaTensor) -> dict[str, Any]:
-        """Preprocessing and network. Raises Permanent when the network's output is not finite."""
+    def _input(self, picture: Picture) -> dict[str, MetaTensor]:
+        channels_first = picture[None] if picture.ndim == 2 else np.moveaxis(picture, 2, 0)
+        if not self._parts.reading.rows_first:
+            channels_first = channels_first.swapaxes(1, 2)
+        tensor = torch.from_numpy(np.ascontiguousarray(channels_first, dtype=np.float32))
+        return {self._parts.reading.image_key: MetaTensor(tensor)}
+
+    def _negatives(self, pictures: Sequence[Picture]) -> list[bool]:
+        """Whether the network is surer of the negative: by the mean probability of its most probable class."""
+        small = [at_most(one, POLARITY_SIDE)[0] for one in pictures]
+        with self._scripts:
+            sure = [
+                -1.0 if isinstance(run, Permanent) else float(torch.softmax(run[_OUTPUT], 0).amax(0).mean())
+                for run in self._run([self._input(one) for one in (*small, *map(turned_round, small))])
+            ]
+        return [negative > given for given, negative in zip(sure[: len(small)], sure[len(small) :], strict=True)]
+
+    def _run(self, inputs: Sequence[Mapping[str, MetaTensor]]) -> list[dict[str, Any] | Permanent]:
+        """Preprocessing and network; neighbours of one shape are one batch, of the size in the card at most."""
+        most = self._service.pipeline.limits.batch
+        done: list[dict[str, Any] | Permanent] = []
+        waiting: list[dict[str, Any]] = []
         with torch.inference_mode():
-            data: dict[str, Any] = self._before({"image": image})
-            batch = data["image"][None].to(self._device)
-            begun = time.perf_counter()
-            logits = self._inferer(batch, self._network)[0].cpu()
-            self.network_s += time.perf_counter() - begun
-        if not torch.isfinite(logits).all():
-            raise Permanent("the model's output is not a number (NaN or infinity)")
-        return data | {"pred": logits}
+            for one in inputs:
+                shape = next(iter(one.values())).shape[1:]
+                data: dict[str, Any] = dict(self._parts.before(dict(one))) | {_SHAPE: shape}
+                if waiting and (len(waiting) == most or self._of(data).shape != self._of(waiting[0]).shape):
+                    done += self._forward(waiting)
+                    waiting = []
+                waiting.append(data)
+            if waiting:
+                done += self._forward(waiting)
+        return done
 
-    def _finished(self, data: dict[str, Any], shape: tuple[int, ...]) -> NDArray[np.uint8]:
-        """Postprocessing. Raises Permanent when the output is not a label map on the image's grid."""
-        with torch.inference_mode():
-            labels = np.asarray(self._after(data)["pred"].cpu())
-        if labels.shape != shape:
-            raise Permanent(f"the model's mask has shape {labels.shape}, expected {shape}")
-        with np.errstate(invalid="ignore"):
-            whole = labels.astype(np.uint8)
-        # NaN, fractions, negative numbers and those above 255 all differ after the cast.
-        if not np.array_equal(whole, labels):
-            raise Permanent("the model's mask does not hold labels (whole numbers from 0 to 255)")
-        return np.asarray(whole[0])
+    def _forward(self, waiting: Sequence[dict[str, Any]]) -> Iterator[dict[str, Any] | Permanent]:
+        batch = torch.stack([self._of(data).as_subclass(torch.Tensor) for data in waiting]).to(self._device)
+        begun = time.perf_counter()
+        outputs = _first_tensor(self._parts.inferer(batch, self._network)).cpu()
+        self.network_s += time.perf_counter() - begun
+        if len(outputs) != len(waiting):
+            raise Permanent(f"the model gave {len(outputs)} answers to {len(waiting)} inputs")
+        for data, output in zip(waiting, outputs, strict=True):
+            if torch.isfinite(output).all():
+                yield data | {_OUTPUT: output.clone() if len(waiting) > 1 else output}
+            else:
+                yield Permanent(answers.NOT_FINITE)
+
+    def _of(self, data: Mapping[str, Any]) -> torch.Tensor:
+        """What the network reads: `image`, maybe joined from several inputs, or the one input that is loaded."""
+        key = IMAGE if IMAGE in data else self._parts.reading.image_key
+        if not isinstance(data.get(key), torch.Tensor):
+            raise Permanent(f"the bundle's preprocessing gives no {key} for the network")
+        image: torch.Tensor = data[key]
+        return image
+
+    def _answer(self, run: dict[str, Any], grid: answers.Grid) -> Answer:
+        """What the service's pipeline.yaml makes of the output. Raises Permanent."""
+        pipeline = self._service.pipeline
+        if pipeline.classification is not None:
+            return Answer(None, answers.probabilities(run[_OUTPUT], pipeline.classification))
+        image, output = self._of(run), run.pop(_OUTPUT)
+        is_placed = isinstance(image, MetaTensor)
+        data = run | {PREDICTION: MetaTensor(output, meta=image.meta) if is_placed else output}
+        if self._parts.after is not None:
+            with torch.inference_mode():
+                data = self._parts.after(data)
+        if self._parts.result_key not in data:
+            raise Permanent(f"the bundle's postprocessing gives no {self._parts.result_key}")
+        return Answer(answers.labels(data[self._parts.result_key], grid, len(pipeline.segments)))
 
 
-def _tensor(intensity: NDArray[np.float32]) -> MetaTensor:
-    return MetaTensor(torch.from_numpy(intensity)[None])
+_OUTPUT, _SHAPE = "_output", "_shape"
+"""Keys beside those of the bundle: the network's output, the shape of the source without channels."""
 
 
-def at_most(intensity: NDArray[np.float32], side: int) -> tuple[NDArray[np.float32], int]:
-    """(rows, columns) reduced by the mean of blocks to at most `side`, and the block; the last blocks may be cut."""
-    block = -(-max(intensity.shape) // side)
+def _first_tensor(output: Any) -> torch.Tensor:
+    """Some networks give their auxiliary outputs too, after the one that counts."""
+    if isinstance(output, Mapping):
+        output = next(iter(output.values()))
+    while isinstance(output, list | tuple):
+        output = output[0]
+    return output.as_subclass(torch.Tensor)
+
+
+def _volume_input(arrays: Sequence[NDArray[np.float32]], affine: NDArray[np.float64]) -> MetaTensor:
+    """(channels, columns, rows, slices) of (slices, rows, columns) arrays on one grid; a view of a single one."""
+    turned = [torch.from_numpy(one.transpose(2, 1, 0)) for one in arrays]
+    voxels = turned[0][None] if len(turned) == 1 else torch.stack(turned)
+    meta = {"original_affine": affine, "spatial_shape": np.array(voxels.shape[1:]), "space": "RAS"}
+    return MetaTensor(voxels, affine=torch.from_numpy(affine), meta=meta)
+
+
+def _channels(service: Service) -> int | None:
+    """Of the network's input as metadata.json states them; None where it does not."""
+    metadata = json.loads((service.folder / METADATA_FILE).read_text(encoding="utf-8"))
+    try:
+        inputs = metadata["network_data_format"]["inputs"]
+        stated = next(iter(inputs.values()))["num_channels"]
+    except (KeyError, TypeError, AttributeError, StopIteration):
+        return None
+    return stated if isinstance(stated, int) else None
+
+
+def turned_round(picture: Picture) -> Picture:
+    """The negative."""
+    return np.float32(1 if picture.ndim == 2 else 255) - picture
+
+
+def at_most(picture: Picture, side: int) -> tuple[Picture, int]:
+    """(rows, columns …) reduced by the mean of blocks to at most `side`, and the block; the last blocks may be cut."""
+    rows, columns = picture.shape[:2]
+    block = -(-max(rows, columns) // side)
     if block == 1:
-        return intensity, block
-    rows, columns = intensity.shape
-    edged = np.pad(intensity, ((0, -rows % block), (0, -columns % block)), mode="edge")
+        return picture, block
+    beside = ((0, 0),) * (picture.ndim - 2)
+    edged = np.pad(picture, ((0, -rows % block), (0, -columns % block), *beside), mode="edge")
     summed = sum(edged[row::block, column::block] for row in range(block) for column in range(block))
     return np.asarray(summed / np.float32(block * block), dtype=np.float32), block
 
 
 class WorkflowBundle:
-    """A published algorithm as a BundleWorkflow class."""
+    """A published algorithm as a BundleWorkflow class. `network_s`: seconds spent in the algorithm, in all."""
 
-    def __init__(self, service: Service) -> None:
-        assert service.pipeline.workflow is not None
-        module = _load_scripts(service)
-        made = getattr(module, service.pipeline.workflow.class_, None)
-        if not (isinstance(made, type) and issubclass(made, BundleWorkflow)):
-            raise Permanent(f"scripts/workflow.py has no BundleWorkflow {service.pipeline.workflow.class_}")
+    def __init__(self, service: Service, device: str = "cpu") -> None:
+        wanted = service.pipeline.workflow
+        assert wanted is not None
+        self.device = device
         self.network_s = 0.0
-        """Seconds spent in the algorithm itself, in all."""
-        self._workflow: Any = made()
-        self._workflow.initialize()
+        self._scripts = Scripts(service.folder)
+        with self._scripts:
+            made = getattr(importlib.import_module(f"{PACKAGE}.workflow"), wanted.class_, None)
+            if not (isinstance(made, type) and issubclass(made, BundleWorkflow)):
+                raise Permanent(f"scripts/workflow.py has no BundleWorkflow {wanted.class_}")
+            self._workflow: Any = made()
+            self._workflow.initialize()
 
     def run(self, inputs: Mapping[str, Any]) -> Mapping[str, Any]:
         """Run on one input; ValueError of the workflow is the reason that a person reads."""
-        self._workflow.inputs = dict(inputs)
         begun = time.perf_counter()
-        try:
-            self._workflow.run()
-        except ValueError as error:
-            raise Permanent(str(error)) from error
+        with self._scripts:
+            self._workflow.inputs = dict(inputs)
+            try:
+                self._workflow.run()
+            except ValueError as error:
+                raise Permanent(str(error)) from error
+            outputs: Mapping[str, Any] = self._workflow.outputs
         self.network_s += time.perf_counter() - begun
-        outputs: Mapping[str, Any] = self._workflow.outputs
         return outputs
 
 
@@ -156,7 +285,7 @@ Bundle = NetworkBundle | WorkflowBundle
 
 def load_bundle(service: Service, device: str) -> Bundle:
     """Load one service's model."""
-    return NetworkBundle(service, device) if service.pipeline.network is not None else WorkflowBundle(service)
+    return NetworkBundle(service, device) if service.pipeline.network is not None else WorkflowBundle(service, device)
 
 
 def pick_device(wanted: str) -> str:
@@ -170,56 +299,3 @@ def describe_torch() -> str:
     """Version and device, for a person."""
     device = torch.cuda.get_device_name(0) if torch.cuda.is_available() else "CPU only"
     return f"torch {torch.__version__}, {device}"
-
-
-def _without_files(chain: Any) -> Any:
-    """A chain's config with what touches files made harmless, before MONAI makes it: making LoadImaged already looks
-    for every reader's library and warns. The places in the list stay, for other parts may refer to them.
-    """
-    if not isinstance(chain, Mapping) or not isinstance(chain.get("transforms"), list):
-        return chain
-    kept = []
-    for transform in chain["transforms"]:
-        target = str(transform.get("_target_", "")) if isinstance(transform, Mapping) else ""
-        dropped = target.rpartition(".")[2] in DROPPED
-        kept.append({"_target_": "Identityd", "keys": transform["keys"]} if dropped else transform)
-    return dict(chain) | {"transforms": kept}
-
-
-class _FromSource(SourceFileLoader):
-    """Compiles the file that was hashed: __pycache__ is in no hash, and is neither read nor written."""
-
-    def get_code(self, fullname: str) -> CodeType:
-        path = self.get_filename(fullname)
-        return self.source_to_code(self.get_data(path), path)
-
-
-class _Scripts:
-    """Finds the modules of the loaded bundles' scripts/ (a finder of sys.meta_path)."""
-
-    @staticmethod
-    def find_spec(fullname: str, path: Sequence[str] | None, target: ModuleType | None = None) -> ModuleSpec | None:
-        package, _, name = fullname.rpartition(".")
-        if not package.startswith(PRIVATE_PACKAGE) or not path:
-            return None
-        folder = Path(path[0]) / name
-        for file, inside in ((folder / "__init__.py", [str(folder)]), (folder.with_suffix(".py"), None)):
-            if file.is_file():
-                loader = _FromSource(fullname, str(file))
-                return importlib.util.spec_from_file_location(
-                    fullname, file, loader=loader, submodule_search_locations=inside
-                )
-        return None
-
-
-def _load_scripts(service: Service) -> ModuleType:
-    """scripts/ as a package under a name of its own: two bundles may both call theirs `scripts`."""
-    name = PRIVATE_PACKAGE + service.name.replace("-", "_")
-    for loaded in [m for m in sys.modules if m == name or m.startswith(f"{name}.")]:
-        del sys.modules[loaded]  # an older version of the bundle
-    if _Scripts not in sys.meta_path:
-        sys.meta_path.insert(0, _Scripts)
-    package = ModuleType(name)
-    package.__path__ = [str(service.folder / "scripts")]
-    sys.modules[name] = package
-    return importlib.import_module(f"{name}.workflow")

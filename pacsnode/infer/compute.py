@@ -30,8 +30,20 @@ MEMORY_LOOK_EVERY_S = 0.25
 ENDING_GRACE_S = 2.0
 NICENESS = 10
 
+FAILED_DEVICES = ("OutOfMemoryError", "AcceleratorError")
+"""Exceptions of torch after which a device, or the memory of the process, is in no known state."""
+FAILED_WORDS = ("CUDA error", "cuDNN error", "CUBLAS_STATUS", "can't allocate memory")
+
 Message = dict[str, Any]
 Operation = Callable[[Message], Message]
+
+
+class Died(Transient):
+    """The child ended, or had to be ended, in the middle of a job: a new one may do better, once."""
+
+
+class Spent(Exception):  # no error of a model: the process gives way to a new one
+    """Raised in the child: it holds too much to begin the job; a new child begins with nothing."""
 
 
 class ComputeKeeper:
@@ -47,28 +59,40 @@ class ComputeKeeper:
     def call(self, operation: str, request: Message, *, time_limit_s: float, memory_limit_mb: int) -> Message:
         """Run one operation in the child.
 
-        Raises Permanent (the operation's own reason, or a limit passed), Transient (the child died: try again).
+        Raises Permanent (the operation's own reason, or a limit passed), Died (try again), Transient.
         """
-        message = _packed({"operation": operation, "request": request})
+        message = _packed({"operation": operation, "request": request, "memory_limit_mb": memory_limit_mb})
         with self._lock:
-            child = self._running_child()
-            limits = _Limits(child.pid, time.monotonic() + time_limit_s, time_limit_s, memory_limit_mb)
-            try:
-                _send(child, message, limits)
-                reply = _receive(child, limits)
-            except (OSError, EOFError, ValueError) as error:
-                ending = self._end(child)
-                if self._closing:
-                    raise Transient("the node is stopping") from None
-                told = "" if isinstance(error, EOFError | BrokenPipeError) else f"; {error}"
-                raise Transient(f"the compute process died ({ending}) while it ran {operation}{told}") from None
-            except Permanent:
+            reply = self._exchange(operation, message, time_limit_s, memory_limit_mb)
+            if reply.get("spent"):
+                log.info("compute process is replaced", reason=reply["reason"])
                 self._forget()
-                raise
+                reply = self._exchange(operation, message, time_limit_s, memory_limit_mb)
+            if reply.get("ended"):
+                log.warning("compute process is replaced", reason=reply["reason"])
+                self._forget()
+                raise Died(reply["reason"])
         if reply["ok"]:
             value: Message = reply["value"]
             return value
         raise Transient(reply["reason"]) if reply["again"] else Permanent(reply["reason"])
+
+    def _exchange(self, operation: str, message: bytes, time_limit_s: float, memory_limit_mb: int) -> Message:
+        """The child's answer to one message. Raises Permanent (a limit passed), Died, Transient."""
+        child = self._running_child()
+        limits = _Limits(child.pid, time.monotonic() + time_limit_s, time_limit_s, memory_limit_mb)
+        try:
+            _send(child, message, limits)
+            return _receive(child, limits)
+        except (OSError, EOFError, ValueError) as error:
+            ending = self._end(child)
+            if self._closing:
+                raise Transient("the node is stopping") from None
+            told = "" if isinstance(error, EOFError | BrokenPipeError) else f"; {error}"
+            raise Died(f"the compute process died ({ending}) while it ran {operation}{told}") from None
+        except Permanent:
+            self._forget()
+            raise
 
     def close(self) -> None:
         """End the child; a running operation is cut."""
@@ -139,7 +163,7 @@ class _Limits:
     def check(self) -> None:
         if time.monotonic() > self._deadline_s:
             raise Permanent(f"the model was stopped: it took longer than its limit of {self._time_limit_s:g} s")
-        used_mb = _resident_mb(self._pid)
+        used_mb = resident_mb(self._pid)
         if used_mb > self._memory_limit_mb:
             raise Permanent(
                 f"the model was stopped: it used {used_mb} MB, more than its limit of {self._memory_limit_mb} MB"
@@ -192,8 +216,11 @@ def _kill(child: subprocess.Popen[bytes]) -> None:
             os.killpg(child.pid, signal.SIGKILL)
 
 
-def serve(operations: Mapping[str, Operation]) -> None:
-    """The child's life: answer messages until stdin ends. What libraries print goes to stderr, not into the answers."""
+def serve(operations: Mapping[str, Operation], make_room: Callable[[int], None] = lambda limit_mb: None) -> None:
+    """The child's life: answer messages until stdin ends. What libraries print goes to stderr, not into the answers.
+
+    `make_room` is called with the memory limit of each message before it is run; it may raise Spent.
+    """
     os.nice(NICENESS)
     requests, answers = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb")
     nothing = os.open(os.devnull, os.O_RDONLY)
@@ -204,7 +231,7 @@ def serve(operations: Mapping[str, Operation]) -> None:
     threading.Thread(target=_listen, args=(requests, messages), daemon=True).start()
     try:
         while True:
-            answers.write(_answer(operations, messages.get()))
+            answers.write(_packed(_answer(operations, make_room, messages.get())))
             answers.flush()
     except (MemoryError, BrokenPipeError):
         _end_at_once(1)  # the process cannot be trusted any more, or nobody listens; its death is the answer
@@ -226,14 +253,17 @@ def _end_at_once(code: int) -> None:
     os._exit(code)
 
 
-def _answer(operations: Mapping[str, Operation], message: Message) -> bytes:
+def _answer(operations: Mapping[str, Operation], make_room: Callable[[int], None], message: Message) -> Message:
+    """`ended`: the keeper shall replace this process, which is in no known state any more."""
     name = message["operation"]
     try:
-        return _packed({"ok": True, "value": operations[name](message["request"])})
+        make_room(message["memory_limit_mb"])
+        value = operations[name](message["request"])
+        json.dumps(value)
     except PacsnodeError as error:
-        return _packed({"ok": False, "again": isinstance(error, Transient), "reason": str(error)})
-    except MemoryError:
-        raise
+        return {"ok": False, "again": isinstance(error, Transient), "reason": str(error)}
+    except Spent as error:
+        return {"ok": False, "again": True, "spent": True, "reason": str(error)}
     except (Exception, SystemExit) as error:  # a model may raise anything; the case is parked with it
         log.exception("operation failed", operation=name)
         root: BaseException = error
@@ -241,7 +271,16 @@ def _answer(operations: Mapping[str, Operation], message: Message) -> bytes:
             root = root.__cause__
         first_line = (str(root).strip().splitlines() or [""])[0][:300]
         reason = f"the model failed: {type(root).__name__}: {first_line}"
-        return _packed({"ok": False, "again": False, "reason": reason})
+        has_ended = _has_failed_for_good(root)
+        return {"ok": False, "again": has_ended, "ended": has_ended, "reason": reason}
+    return {"ok": True, "value": value}
+
+
+def _has_failed_for_good(error: BaseException) -> bool:
+    """Whether the device or the memory failed, not only the model."""
+    if isinstance(error, MemoryError) or type(error).__name__ in FAILED_DEVICES:
+        return True
+    return isinstance(error, RuntimeError) and any(words in str(error) for words in FAILED_WORDS)
 
 
 def _packed(message: Message) -> bytes:
@@ -270,7 +309,7 @@ def _read(pipe: BinaryIO) -> Message:
     return message
 
 
-def _resident_mb(pid: int) -> int:
+def resident_mb(pid: int) -> int:
     """Resident memory of a process; 0 when it has just ended."""
     try:
         pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])

@@ -52,21 +52,10 @@ def problems(folder: Path, pipeline: PipelineFile, files: Files) -> list[Problem
 
 def not_yet(pipeline: PipelineFile) -> list[Problem]:
     """What the contract has and this version of the node cannot run: it says so, and never runs something else."""
-    found: list[tuple[Loc, str]] = []
-    if pipeline.remote is not None:
+    if not pipeline.regions:
         return []
-    if pipeline.input in ("multi-frame", "series"):
-        found.append((("input",), f"this version of the node cannot run input: {pipeline.input} yet"))
-    elif pipeline.workflow is not None and pipeline.input != "waveform":
-        found.append((("input",), f"a `workflow` reads waveform, not {pipeline.input}, in this version of the node"))
-    if pipeline.network is not None and pipeline.network.format != "state-dict":
-        text = f"this version of the node cannot run weights of the format {pipeline.network.format} yet"
-        found.append((("network", "format"), text))
-    if pipeline.classification is not None:
-        found.append((("classification",), "this version of the node cannot run a classifying network yet"))
-    if pipeline.regions:
-        found.append((("regions",), "this version of the node cannot run a model that finds regions yet"))
-    return [Problem(loc, text, "not-yet") for loc, text in found]
+    text = "this version of the node cannot run a model that finds regions yet"
+    return [Problem(("regions",), text, "not-yet")]
 
 
 def slot_obstacle(pipeline: PipelineFile, files: Files) -> str:
@@ -98,10 +87,13 @@ def _of_network(folder: Path, pipeline: PipelineFile, files: Files) -> Iterator[
     if network is None:
         return
     if pipeline.input == "waveform":
-        yield Problem(("input",), "a `network` reads image or volume, not waveform", "input")
+        yield Problem(("input",), "a `network` reads images, clips, volumes or series, not waveform", "input")
     if not (pipeline.segments or pipeline.classification or pipeline.regions):
         text = "a network needs `segments` (one for each label), `classification` or `regions`"
         yield Problem(("network",), text, "no-output")
+    if pipeline.segments and pipeline.classification:
+        text = "a network has either `segments` or `classification`"
+        yield Problem(("classification",), text, "one-output", at="key")
     if not config_of(network, files) and pipeline.status != "slot":
         wanted = network.config or f"{CONFIGS[1]} (or {Path(CONFIGS[0]).name})"
         yield Problem(
@@ -135,6 +127,8 @@ def _of_weights(folder: Path, network: Network, files: Files) -> Iterator[Proble
 def _of_workflow(pipeline: PipelineFile, files: Files) -> Iterator[Problem]:
     if pipeline.workflow is not None and pipeline.status != "slot" and SCRIPT not in files:
         yield Problem(("workflow",), f"the folder has no {SCRIPT}", "no-script")
+    if pipeline.segments and pipeline.input == "waveform":
+        yield Problem(("segments",), "a waveform has no `segments`", "not-of-this-input", at="key")
     for key in ("classification", "regions"):
         if pipeline.workflow is not None and getattr(pipeline, key):
             text = f"`{key}` is for a network; a workflow tells its findings in `evaluations`"
@@ -208,6 +202,9 @@ def _of_input(pipeline: PipelineFile) -> Iterator[Problem]:
     yield from _twice("series", "role", [one.role for one in pipeline.series])
     if pipeline.series and all(map(_is_optional, pipeline.series)):
         yield Problem(("series",), "at least one series must not be `optional`", "roles")
+    if pipeline.most_frames and pipeline.input != "multi-frame":
+        text = "`most_frames` is for `input: multi-frame`"
+        yield Problem(("most_frames",), text, "not-of-this-input", at="key")
     for key in ("longest_side", "polarity_check"):
         if getattr(pipeline, key) and (pipeline.input != "image" or pipeline.network is None):
             yield Problem((key,), f"`{key}` is for a network on `input: image`", "not-of-this-input", at="key")

@@ -8,14 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 
 from pacsnode.archive.attributes import read_attributes
 from pacsnode.conditions import Condition, evaluate
 from pacsnode.errors import Permanent, Rejected
+from pacsnode.infer.frames import Clip
 from pacsnode.infer.pipeline import Needs
-from pacsnode.infer.pixels import Image
 from pacsnode.infer.volume import Volume
 from pacsnode.infer.waveform import Waveform
 
@@ -25,24 +26,39 @@ AXES = ("sagittal", "coronal", "axial")
 """By the axis of the patient along the normal of the slices: left to right, back to front, foot to head."""
 
 
+class Spaced(Protocol):
+    """What says how far its pixels are from each other."""
+
+    @property
+    def spacing_mm(self) -> tuple[float, float] | None:
+        """(between rows, between columns), None where it is not known."""
+
+
 def refuse_missing_views(needs: Needs, files: Sequence[Path]) -> None:
     """Raises Permanent unless each of the views is there, on some image of the case."""
-    missing = [view for view in needs.views if not any(_meets(view, path) for path in files)]
+    missing = [view for view in needs.views if not any(meets(view, path) for path in files)]
     if missing:
         told = "; ".join(view.in_words for view in missing)
         raise Permanent(f"the service needs an image with {told}, and the study has none")
 
 
-def _meets(view: Condition, path: Path) -> bool:
+def meets(view: Condition, path: Path) -> bool:
+    """Whether the image in a file is what a condition says. Raises Permanent where it cannot be read."""
     try:
         return evaluate(view, read_attributes(path, [name for name in view.names() if name.steps]))[0]
     except Rejected as error:
         raise Permanent(f"an image of the case cannot be read: {error.comment}") from error
 
 
-def refuse_image(needs: Needs, image: Image) -> None:
+def refuse_image(needs: Needs, image: Spaced) -> None:
     """Raises Permanent where the image is not what the service needs."""
     _refuse_spacing(needs, image.spacing_mm or ())
+
+
+def refuse_clip(needs: Needs, clip: Clip) -> None:
+    """Raises Permanent where the clip is not what the service needs."""
+    _refuse_spacing(needs, clip.spacing_mm or ())
+    _refuse_outside("number of frames", clip.frames, needs.frames)
 
 
 def refuse_volume(needs: Needs, volume: Volume) -> None:

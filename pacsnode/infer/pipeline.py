@@ -66,6 +66,12 @@ class Limits(Record):
 
     time_s: Annotated[float, Field(gt=0, le=86400, description="Seconds.")] = 300.0
     memory_mb: Annotated[int, Field(ge=64, description="Memory of the compute process.")] = 4000
+    batch: Annotated[
+        int,
+        Field(
+            ge=1, le=64, description="Images that wait go through the network so many at once, of several studies too."
+        ),
+    ] = 8
 
 
 class Needs(Record):
@@ -155,6 +161,9 @@ class SegmentSpec(Record):
         Items[Annotated[int, Field(ge=0, le=255)]],
         Field(min_length=3, max_length=3, description="`[red, green, blue]`."),
     ]
+    may_be_absent: Annotated[
+        bool, Field(description="true: to find none is a result (a lesion, an instrument); false: it is parked.")
+    ] = False
     minimum_fraction: Annotated[
         float, Field(ge=0, lt=1, description="Share of the image below which the output counts as empty and is parked.")
     ] = 0.0
@@ -249,6 +258,10 @@ class PipelineFile(Record):
         bool,
         Field(description="The network sees the negative too; the one of which it is surer is read: headers may lie."),
     ] = False
+    most_frames: Annotated[
+        int | None,
+        Field(ge=1, description="Of a clip, so many frames are read, evenly spaced; left out: every one."),
+    ] = None
     network: Annotated[Network | None, Field(description="A network that the node runs.")] = None
     workflow: Annotated[Workflow | None, Field(description="Or an algorithm that the node runs.")] = None
     remote: Annotated[Remote | None, Field(description="Or a vendor's node; see [there](#a-vendors-node).")] = None

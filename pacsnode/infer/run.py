@@ -1,52 +1,56 @@
-"""One case through its model: files in, Findings out. Runs in the compute child only."""
+"""Cases through their model: files in, Findings out. Runs in the compute child only.
+
+Which reader, how many inputs and what the answer means is said by pipeline.yaml. Images of several cases of one service
+go through the network together; what is wrong with one of them is the reason of that case alone.
+"""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from pacsnode.dicom.codes import NO_UNITS, Concept
 from pacsnode.errors import Permanent
-from pacsnode.findings import (
-    Algorithm,
-    Evaluation,
-    Findings,
-    Group,
-    Measurement,
-    Presence,
-    Segment,
-    Trace,
-)
-from pacsnode.infer import measure, needs
-from pacsnode.infer.bundle import NetworkBundle, WorkflowBundle
+from pacsnode.findings import Algorithm, Findings, Group, Trace
+from pacsnode.infer import groups, needs
+from pacsnode.infer.bundle import Answer, Bundle, NetworkBundle, WorkflowBundle
 from pacsnode.infer.catalogue import Service
-from pacsnode.infer.pipeline import LATERALITY, EvaluationSpec, MeasurementSpec
-from pacsnode.infer.pixels import Image, read_image
-from pacsnode.infer.volume import read_volume
+from pacsnode.infer.frames import Clip, evenly_spaced, read_clip, read_frames
+from pacsnode.infer.groups import Scale
+from pacsnode.infer.inputs import Still, as_rgb, grey_of, read_roles, read_still
+from pacsnode.infer.volume import Volume, read_volume
 from pacsnode.infer.waveform import read_waveform
 
-SENSITIVITY_UNKNOWN = "No candidate found; sensitivity not measured."
 READ_AS_NEGATIVE = "The picture's brightness contradicts its PhotometricInterpretation; it was read as its negative."
+MOST_LABEL_BYTES = 1_600_000_000
+"""Of the label map of a clip."""
 
 
-def infer(service: Service, bundle: NetworkBundle | WorkflowBundle, device: str, files: Sequence[Path]) -> Findings:
+def infer(service: Service, bundle: Bundle, device: str, files: Sequence[Path]) -> Findings:
     """Findings of one case, one group for each input. Raises Permanent with the reason that an operator reads."""
-    needs.refuse_missing_views(service.pipeline.needs, files)
+    (found,) = infer_many(service, bundle, device, [files])
+    if isinstance(found, Permanent):
+        raise found
+    return found
+
+
+def infer_many(
+    service: Service, bundle: Bundle, device: str, cases: Sequence[Sequence[Path]]
+) -> Iterator[Findings | Permanent]:
+    """Findings of each case in their order, or why there are none."""
     if service.pipeline.input == "image" and isinstance(bundle, NetworkBundle):
-        groups = tuple(_image_group(service, bundle, path) for path in files)
-    elif service.pipeline.input == "volume" and isinstance(bundle, NetworkBundle):
-        groups = (_volume_group(service, bundle, files),)
-    elif service.pipeline.input == "waveform" and isinstance(bundle, WorkflowBundle):
-        groups = tuple(_waveform_group(service, bundle, path) for path in files)
-    else:
-        kind = "a network" if isinstance(bundle, NetworkBundle) else "a workflow"
-        raise Permanent(f"this version of the node cannot run {kind} on input: {service.pipeline.input}")
-    return Findings(algorithm(service, device), groups)
+        yield from _stills(service, bundle, device, cases)
+        return
+    for files in cases:
+        try:
+            needs.refuse_missing_views(service.pipeline.needs, files)
+            yield Findings(algorithm(service, device), tuple(_groups(service, bundle, files)))
+        except Permanent as error:
+            yield error
 
 
 def algorithm(service: Service, device: str) -> Algorithm:
@@ -70,103 +74,213 @@ def algorithm(service: Service, device: str) -> Algorithm:
     )
 
 
-def _image_group(service: Service, bundle: NetworkBundle, path: Path) -> Group:
-    image = read_image(path)
-    needs.refuse_image(service.pipeline.needs, image)
-    notes: tuple[str, ...] = (image.spacing_note,) if image.spacing_note else ()
-    label_map, is_negative = bundle.label_map(image.intensity)
-    if is_negative:
-        image = image.negative()
-        notes += (READ_AS_NEGATIVE,)
-    _refuse_empty(service, label_map)
-    return Group(
-        source=(image.sop_instance_uid,),
-        measurements=tuple(_measure(spec, label_map, image) for spec in service.pipeline.measurements),
-        segments=tuple(_segments(service)),
-        notes=notes,
-        label_map=label_map[None],
-        picture=image.picture,
-    )
-
-
-def _volume_group(service: Service, bundle: NetworkBundle, files: Sequence[Path]) -> Group:
-    """No picture: a volume has no single plane that stands for it; viewers show the segmentation on the series."""
-    volume = read_volume(files)
-    needs.refuse_volume(service.pipeline.needs, volume)
-    label_map = bundle.volume_label_map(volume.intensity, volume.affine)
-    _refuse_empty(service, label_map)
-    return Group(
-        source=volume.source,
-        measurements=tuple(
-            _measurement(spec, *measure.volume(label_map, spec.of, volume.voxel_mm3))
-            for spec in service.pipeline.measurements
-        ),
-        segments=tuple(_segments(service)),
-        notes=volume.notes,
-        label_map=label_map,
-        frames=volume.frames,
-    )
-
-
-def _refuse_empty(service: Service, label_map: NDArray[np.uint8]) -> None:
-    """An output that lacks a structure is no result: it is more often a wrong image than a missing organ."""
-    counts = {value: int(np.count_nonzero(label_map == value)) for value in (0, *_values(service))}
-    if sum(counts.values()) < label_map.size:
-        unknown = sorted(set(np.unique(label_map).tolist()) - set(counts))
-        raise Permanent(f"the model gave labels that pipeline.yaml does not know: {unknown}")
-    for spec in service.pipeline.segments:
-        fraction = counts[spec.value] / label_map.size
-        if fraction <= spec.minimum_fraction:
-            found_text = f"{fraction:.2%} of the image, more than {spec.minimum_fraction:.2%} expected"
-            raise Permanent(
-                f"the model found no usable {spec.label.lower()} ({found_text}): not the kind of image that it reads?"
-            )
-
-
-def _values(service: Service) -> list[int]:
-    return [s.value for s in service.pipeline.segments]
-
-
-def _measure(spec: MeasurementSpec, label_map: NDArray[np.uint8], image: Image) -> Measurement:
-    if spec.method == "width_ratio":
-        value, unit = measure.width_ratio(label_map, spec.of, spec.over), _unit(spec)
+def _groups(service: Service, bundle: Bundle, files: Sequence[Path]) -> Iterator[Group]:
+    form, is_network = service.pipeline.input, isinstance(bundle, NetworkBundle)
+    if form == "volume":
+        volume = read_volume(files)
+        needs.refuse_volume(service.pipeline.needs, volume)
+        yield _of_volumes(service, bundle, {"image": volume})
+    elif form == "series":
+        resampled = bundle.reading[1] if isinstance(bundle, NetworkBundle) else True
+        yield _of_volumes(service, bundle, read_roles(service.pipeline.series, files, resampled=resampled))
+    elif form == "multi-frame":
+        yield from (_of_clip(service, bundle, path) for path in files)
+    elif form == "waveform" and not is_network:
+        yield from (_of_waveform(service, bundle, path) for path in files)
+    elif form == "image" and not is_network:
+        yield from (_of_still(service, bundle, read_still(path, None)) for path in files)
     else:
-        value, unit = measure.area(label_map, spec.of, image.spacing_mm)
-    return _measurement(spec, value, unit)
+        raise Permanent(f"this version of the node cannot run a network on input: {form}")
 
 
-def _measurement(spec: MeasurementSpec, value: float, unit: Concept) -> Measurement:
-    if not math.isfinite(value):
-        raise Permanent(f"the model's {spec.name.meaning} is not a number")
-    return Measurement(
-        spec.name.concept,
-        value,
-        unit,
-        spec.site.concept if spec.site else None,
-        LATERALITY[spec.laterality],
-        spec.derivation,
+# --- single images, those of several cases together
+
+
+@dataclass
+class _Pending:
+    """A case whose images are on their way."""
+
+    files: Sequence[Path]
+    groups: list[Group]
+    refusal: Permanent | None = None
+
+
+def _stills(
+    service: Service, bundle: NetworkBundle, device: str, cases: Sequence[Sequence[Path]]
+) -> Iterator[Findings | Permanent]:
+    pending = [_Pending(files, []) for files in cases]
+    for one in pending:
+        try:
+            needs.refuse_missing_views(service.pipeline.needs, one.files)
+        except Permanent as error:
+            one.refusal = error
+    images = [(n, path) for n, one in enumerate(pending) for path in one.files]
+    told = 0
+    size = service.pipeline.limits.batch
+    for start in range(0, len(images), size):
+        _together(service, bundle, [(pending[n], path) for n, path in images[start : start + size]])
+        ahead = images[start + size][0] if start + size < len(images) else len(pending)
+        for one in pending[told:ahead]:
+            yield one.refusal or Findings(algorithm(service, device), tuple(one.groups))
+        told = ahead
+    for one in pending[told:]:
+        yield one.refusal or Findings(algorithm(service, device), tuple(one.groups))
+
+
+def _together(service: Service, bundle: NetworkBundle, images: Sequence[tuple[_Pending, Path]]) -> None:
+    """One batch: reads, runs, and adds to each case its group or the reason why it has none."""
+    read: list[tuple[_Pending, Still]] = []
+    for one, path in images:
+        if one.refusal is None:
+            try:
+                still = read_still(path, bundle.channels)
+                needs.refuse_image(service.pipeline.needs, still)
+                read.append((one, still))
+            except Permanent as error:
+                one.refusal = error
+    for (one, still), answer in zip(read, bundle.pictures([still.values for _, still in read]), strict=True):
+        try:
+            if isinstance(answer, Permanent):
+                raise answer
+            one.groups.append(_of_picture(service, still, answer))
+        except Permanent as error:
+            one.refusal = one.refusal or error
+
+
+def _of_picture(service: Service, still: Still, answer: Answer) -> Group:
+    pipeline = service.pipeline
+    label_map = None if answer.labels is None else answer.labels[None]
+    if label_map is not None:
+        groups.refuse_empty(pipeline, label_map)
+    return Group(
+        source=(still.sop_instance_uid,),
+        measurements=groups.measurements(pipeline, label_map, Scale(still.spacing_mm), {}),
+        evaluations=groups.classified(pipeline, [answer.probabilities]),
+        segments=groups.segments(pipeline),
+        notes=(*still.notes, READ_AS_NEGATIVE) if answer.is_negative else still.notes,
+        label_map=label_map,
+        picture=still.picture(is_negative=answer.is_negative),
     )
 
 
-def _unit(spec: MeasurementSpec) -> Concept:
-    return spec.unit.concept if spec.unit else NO_UNITS
+def _of_still(service: Service, bundle: Bundle, still: Still) -> Group:
+    assert isinstance(bundle, WorkflowBundle)
+    needs.refuse_image(service.pipeline.needs, still)
+    pixels = {"intensity": still.values} if still.grey else {"rgb": still.values.astype(np.uint8)}
+    outputs = bundle.run(pixels | {"spacing_mm": still.spacing_mm})
+    source, shape = (still.sop_instance_uid,), (1, *still.values.shape[:2])
+    return _told(service, outputs, source, Scale(still.spacing_mm), shape, still.notes, picture=still.picture())
 
 
-def _segments(service: Service) -> list[Segment]:
-    return [
-        Segment(
-            s.value,
-            s.label,
-            s.category.concept,
-            s.type.concept,
-            LATERALITY[s.laterality],
-            (s.color_rgb[0], s.color_rgb[1], s.color_rgb[2]),
-        )
-        for s in service.pipeline.segments
-    ]
+# --- clips
 
 
-def _waveform_group(service: Service, bundle: WorkflowBundle, path: Path) -> Group:
+def _of_clip(service: Service, bundle: Bundle, path: Path) -> Group:
+    """Every frame by itself, or some of them, evenly spaced."""
+    pipeline = service.pipeline
+    clip = read_clip(path)
+    needs.refuse_clip(pipeline.needs, clip)
+    numbers = evenly_spaced(clip.frames, pipeline.most_frames or clip.frames)
+    notes: tuple[str, ...] = (clip.spacing_note,) if clip.spacing_note else ()
+    if len(numbers) < clip.frames:
+        notes += (f"Analysed: {len(numbers)} of {clip.frames} frames, evenly spaced.",)
+    if clip.frames * clip.rows * clip.columns > MOST_LABEL_BYTES:
+        raise Permanent(f"a clip of {clip.frames} frames of {clip.columns} x {clip.rows} pixels is too large")
+    if isinstance(bundle, WorkflowBundle):
+        return _clip_by_workflow(service, bundle, path, clip, numbers, notes)
+    label_map = np.zeros((clip.frames, clip.rows, clip.columns), dtype=np.uint8) if pipeline.segments else None
+    probabilities: list[tuple[float, ...]] = []
+    middle = None
+    for start in range(0, len(numbers), pipeline.limits.batch):
+        wanted = numbers[start : start + pipeline.limits.batch]
+        pixels = read_frames(path, wanted).pixels
+        middle = _drawn(pixels[0]) if middle is None or start <= len(numbers) // 2 else middle
+        for number, answer in zip(wanted, bundle.pictures(_for_network(bundle, pixels)), strict=True):
+            if isinstance(answer, Permanent):
+                raise Permanent(f"frame {number}: {answer}")
+            probabilities.append(answer.probabilities)
+            if label_map is not None and answer.labels is not None:
+                label_map[number - 1] = answer.labels
+    if label_map is not None:
+        groups.refuse_empty(pipeline, label_map)
+    return Group(
+        source=(clip.sop_instance_uid,),
+        measurements=groups.measurements(pipeline, label_map, Scale(clip.spacing_mm, None, _all(clip)), {}),
+        evaluations=groups.classified(pipeline, probabilities, numbers),
+        segments=groups.segments(pipeline),
+        notes=notes,
+        label_map=label_map,
+        picture=middle,
+    )
+
+
+def _clip_by_workflow(
+    service: Service, bundle: WorkflowBundle, path: Path, clip: Clip, numbers: tuple[int, ...], notes: tuple[str, ...]
+) -> Group:
+    frames = read_frames(path, numbers)
+    times_s = None if clip.times_s is None else [clip.times_s[n - 1] for n in numbers]
+    asked = {"frames": frames.pixels, "numbers": list(numbers), "times_s": times_s, "spacing_mm": clip.spacing_mm}
+    shape = (clip.frames, clip.rows, clip.columns)
+    scale = Scale(clip.spacing_mm, None, _all(clip))
+    picture = _drawn(frames.pixels[len(numbers) // 2])
+    return _told(service, bundle.run(asked), (clip.sop_instance_uid,), scale, shape, notes, picture=picture)
+
+
+def _all(clip: Clip) -> tuple[int, ...]:
+    return tuple(range(1, clip.frames + 1))
+
+
+def _drawn(frame: NDArray[Any]) -> NDArray[np.uint8]:
+    return grey_of(frame) if frame.ndim == 3 else np.asarray((frame * 255 + 0.5).astype(np.uint8))
+
+
+def _for_network(bundle: NetworkBundle, pixels: NDArray[Any]) -> list[NDArray[np.float32]]:
+    if pixels.ndim == 4 and bundle.channels == 1:
+        raise Permanent("the service reads grey images, this one is coloured")
+    if pixels.ndim == 3 and bundle.channels == 3:
+        pixels = as_rgb(pixels)
+    return [frame.astype(np.float32) for frame in pixels]
+
+
+# --- volumes and recordings
+
+
+def _of_volumes(service: Service, bundle: Bundle, volumes: Mapping[str, Volume]) -> Group:
+    """No picture: a volume has no single plane that stands for it; viewers show the segmentation on the series."""
+    pipeline = service.pipeline
+    first = next(iter(volumes.values()))
+    scale = Scale(voxel_mm3=first.voxel_mm3)
+    notes = first.notes
+    if pipeline.series:
+        notes = tuple(f"{role}: {note}" for role, volume in volumes.items() for note in volume.notes)
+        notes += (f"Read together: {', '.join(volumes)}; places are those of {next(iter(volumes))}.",)
+    if isinstance(bundle, WorkflowBundle):
+        plain = {role: _plain(volume) for role, volume in volumes.items()}
+        outputs = bundle.run({"series": plain} if pipeline.series else plain["image"])
+        return _told(service, outputs, first.source, scale, first.intensity.shape, notes, frames=first.frames)
+    lacking = [role.role for role in pipeline.series if role.role not in volumes]
+    if lacking and not set(volumes) & set(bundle.reading[0]):
+        raise Permanent(f"the study has no series for {', '.join(lacking)}, which the network reads as a channel")
+    answer = bundle.volume({role: (volume.intensity, volume.affine) for role, volume in volumes.items()})
+    if answer.labels is not None:
+        groups.refuse_empty(pipeline, answer.labels)
+    return Group(
+        source=first.source,
+        measurements=groups.measurements(pipeline, answer.labels, scale, {}),
+        evaluations=groups.classified(pipeline, [answer.probabilities]),
+        segments=groups.segments(pipeline),
+        notes=notes,
+        label_map=answer.labels,
+        frames=first.frames,
+    )
+
+
+def _plain(volume: Volume) -> dict[str, Any]:
+    return {"intensity": volume.intensity, "spacing_mm": volume.spacing_mm, "affine": volume.affine}
+
+
+def _of_waveform(service: Service, bundle: Bundle, path: Path) -> Group:
+    assert isinstance(bundle, WorkflowBundle)
     recording = read_waveform(path)
     needs.refuse_waveform(service.pipeline.needs, recording)
     outputs = bundle.run(
@@ -176,35 +290,52 @@ def _waveform_group(service: Service, bundle: WorkflowBundle, path: Path) -> Gro
             "sampling_hz": recording.sampling_hz,
         }
     )
-    values, findings = outputs["values"], outputs["findings"]
-    measurements = tuple(
-        _measurement(spec, float(values[spec.key]), _unit(spec))
-        for spec in service.pipeline.measurements
-        if spec.key in values
-    )
-    if not measurements:
-        raise Permanent("the method could measure nothing in this recording")
-    known = service.pipeline.sensitivity_known
-    evaluations = tuple(
-        _evaluation(spec, findings[spec.key], known) for spec in service.pipeline.evaluations if spec.key in findings
-    )
     beats = tuple(int(b) for b in outputs.get("beats", ()))
+    trace = Trace(recording.leads, recording.millivolts, recording.sampling_hz, beats)
+    return _told(service, outputs, (recording.sop_instance_uid,), Scale(), None, recording.notes, trace=trace)
+
+
+def _told(
+    service: Service,
+    outputs: Mapping[str, Any],
+    source: tuple[str, ...],
+    scale: Scale,
+    shape: tuple[int, ...] | None,
+    notes: tuple[str, ...],
+    **beside: Any,
+) -> Group:
+    """A workflow's answer: `values`, `findings`, `notes`, and a `label_map` of `shape`. Raises Permanent."""
+    pipeline = service.pipeline
+    label_map = _label_map(outputs.get("label_map"), shape) if pipeline.segments else None
+    if label_map is not None:
+        groups.refuse_empty(pipeline, label_map)
+    measurements = groups.measurements(pipeline, label_map, scale, outputs.get("values", {}))
+    evaluations = groups.said(pipeline, outputs.get("findings", {}))
+    if pipeline.measurements and not measurements:
+        raise Permanent("the method could measure nothing in this recording")
     return Group(
-        source=(recording.sop_instance_uid,),
+        source=source,
         measurements=measurements,
         evaluations=evaluations,
-        notes=(*recording.notes, *(str(note) for note in outputs.get("notes", ()))),
-        trace=Trace(recording.leads, recording.millivolts, recording.sampling_hz, beats),
+        segments=groups.segments(pipeline) if label_map is not None else (),
+        notes=(*notes, *(str(note) for note in outputs.get("notes", ()))),
+        label_map=label_map,
+        **beside,
     )
 
 
-def _evaluation(spec: EvaluationSpec, said: Mapping[str, Any], sensitivity_known: frozenset[str]) -> Evaluation:
-    """What the workflow says; it is absent only where the card says how often the method would have seen it."""
-    name = spec.name.concept
-    probability = said.get("probability")
-    if probability is not None and not 0 <= float(probability) <= 1:
-        raise Permanent(f"the model's probability of {name.meaning} is {probability}, not between 0 and 1")
-    presence, comment = Presence(said["presence"]), str(said.get("comment", ""))
-    if presence is Presence.ABSENT and spec.key not in sensitivity_known:
-        presence, comment = Presence.UNDETERMINED, f"{SENSITIVITY_UNKNOWN} {comment}".strip()
-    return Evaluation(name, presence, None if probability is None else float(probability), comment)
+def _label_map(given: Any, shape: tuple[int, ...] | None) -> NDArray[np.uint8]:
+    """(planes, rows, columns) on the grid of the source. Raises Permanent."""
+    found = np.asarray(given) if given is not None else None
+    if found is None or shape is None:
+        raise Permanent("the method gave no label map, but pipeline.yaml has segments")
+    if found.shape == shape[1:] and shape[0] == 1:
+        found = found[None]
+    if found.shape != shape:
+        told, expected = (" x ".join(map(str, one)) for one in (found.shape, shape))
+        raise Permanent(f"the method's label map has the shape {told}; the image needs {expected}")
+    with np.errstate(invalid="ignore"):
+        whole = found.astype(np.uint8)
+    if not np.array_equal(whole, found):
+        raise Permanent("the method's label map does not hold labels (whole numbers from 0 to 255)")
+    return whole

@@ -303,3 +303,17 @@ def test_a_candidate_that_was_recorded_before_there_was_a_shadow_is_live(setting
         connection.execute("UPDATE candidates SET candidate = json_remove(candidate, '$.shadow')")
     connection.close()
     assert cases.pending("1.2.3")[0].candidate == CANDIDATE
+
+
+def test_stat_finds_a_place_where_routine_waits_and_off_peak_leaves_some(settings: Settings) -> None:
+    cases = Cases(settings.node_db)
+    for number in range(20):
+        open_case(cases, f"night{number}", number, replace(CANDIDATE, priority=20))
+    assert len(cases.take(16)) == 12
+    for number in range(8):
+        open_case(cases, f"day{number}", 100 + number, replace(CANDIDATE, priority=10))
+    assert [r.case.key for r in cases.take(16)] == [f"day{n}" for n in range(4)]
+    for number in range(3):
+        open_case(cases, f"now{number}", 200 + number, replace(CANDIDATE, priority=1))
+    assert [r.case.key for r in cases.take(16)] == ["now0", "now1"]
+    cases.close()

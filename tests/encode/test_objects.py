@@ -17,14 +17,16 @@ import pytest
 import pacsnode
 from pacsnode import findings as stored
 from pacsnode.dicom import uids
-from pacsnode.dicom.codes import PRIVATE_SCHEME
+from pacsnode.dicom.codes import PRIVATE_SCHEME, Concept
 from pacsnode.encode import conformance
 from pacsnode.encode.build import encode
+from pacsnode.encode.drawing import evaluation_text
 from pacsnode.encode.header import part_10
 from pacsnode.encode.normalise import read_header
 from pacsnode.encode.provenance import DerivedUIDs, Origin, device_uid, series_description, uid_values
+from pacsnode.encode.sr import _evaluation
 from pacsnode.errors import Permanent
-from pacsnode.findings import Findings
+from pacsnode.findings import Evaluation, Findings, Presence
 from pacsnode.handover import ResultKind
 from tests.encode.cases import (
     CHEST,
@@ -307,3 +309,16 @@ def made_report(folder: Path) -> tuple[pydicom.Dataset, Origin]:
     report = pydicom.dcmread(result.path)
     origin.uids.known |= {uid for uid in uid_values(report) if uid.startswith("2.25.")}
     return report, origin
+
+
+def test_the_place_of_a_finding_stands_with_it() -> None:
+    lung, left = Concept("39607008", "SCT", "Lung"), Concept("7771000", "SCT", "Left")
+    pneumonia = Concept("233604007", "SCT", "Pneumonia")
+    placed = Evaluation(pneumonia, Presence.PRESENT, 0.9, "", lung, left)
+    (item,) = _evaluation(placed)
+    site, probability = item.ContentSequence
+    assert site.ConceptNameCodeSequence[0].CodeMeaning == "Finding Site"
+    assert site.ConceptCodeSequence[0].CodeValue == "39607008"
+    assert site.ContentSequence[0].ConceptCodeSequence[0].CodeValue == "7771000"
+    assert float(probability.MeasuredValueSequence[0].NumericValue) == 90
+    assert evaluation_text(placed) == "Pneumonia, left lung: present (90 %)"

@@ -14,7 +14,6 @@ from pacsnode.errors import ConfigError
 from pacsnode.infer.catalogue import hash_file, load_catalogue, load_service
 from tests.infer.bundles import (
     AREA,
-    FIBRILLATION,
     HEART_RATE,
     network_bundle,
     pipeline,
@@ -74,7 +73,7 @@ BROKEN: list[tuple[dict[str, Any], str, str]] = [
     ({"segments": [segment(0)]}, "segments.0.value", "a number of at least 1"),
     ({"segments": [segment(1) | {"color_rgb": [1, 2]}]}, "segments.0.color_rgb", "at least 3 of them"),
     ({"segments": None, "measurements": None}, "network", "a network needs `segments`"),
-    ({"input": "waveform"}, "input", "a `network` reads image or volume, not waveform"),
+    ({"input": "waveform"}, "input", "a `network` reads images, clips, volumes or series, not waveform"),
     ({"measurements": [{"name": AREA}]}, "measurements.0", "give either `method` or `key`"),
     ({"measurements": [HEART_RATE]}, "measurements.0", "`key` names a value of a workflow; give a `method`"),
     ({"measurements": [{"name": AREA, "method": "area"}]}, "measurements.0", "`of` is needed"),
@@ -164,9 +163,17 @@ def test_a_bundle_without_its_model_is_refused(folder: Path, tmp_path: Path, mis
     assert f"the folder has no {missing}" in problem(here)
 
 
-def test_a_workflow_takes_no_images_in_this_version(tmp_path: Path) -> None:
-    assert "a `workflow` reads waveform, not image" in problem(workflow_bundle(tmp_path, "{}", input="image"))
-    assert load_service(workflow_bundle(tmp_path / "b", "{}", evaluations=[FIBRILLATION])).name == "says"
+def test_a_model_that_finds_regions_is_refused_in_this_version(tmp_path: Path) -> None:
+    nodule = {"value": "27925004", "scheme": "SCT", "meaning": "Nodule"}
+    region = {"key": "nodule", "label": "Nodule", "name": nodule, "shape": "box", "threshold": 0.5}
+    folder = network_bundle(tmp_path, regions=[region])
+    assert "cannot run a model that finds regions yet" in problem(folder)
+
+
+def test_a_network_has_segments_or_classes(tmp_path: Path) -> None:
+    classes = {"activation": "softmax", "classes": [{"index": 0, "label": "normal"}]}
+    folder = network_bundle(tmp_path, classification=classes)
+    assert "a network has either `segments` or `classification`" in problem(folder)
 
 
 BROKEN_METADATA: list[tuple[bytes | None, str]] = [

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from pacsnode.errors import PacsnodeError, Permanent, Transient
-from pacsnode.infer.compute import ComputeKeeper, Message
+from pacsnode.infer.compute import ComputeKeeper, Died, Message
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -56,6 +56,13 @@ def eat(request):
 
 def no_memory(request):
     raise MemoryError
+
+def no_device(request):
+    raise RuntimeError("CUDA error: device-side assert triggered\\nCUDA kernel errors might be asynchronous")
+
+def no_room_for_a_tensor(request):
+    import torch
+    torch.empty(1 << 50, dtype=torch.uint8)
 
 def permanent(request):
     raise Permanent("the film is upside down")
@@ -210,15 +217,31 @@ def test_an_operation_that_may_succeed_later_is_transient(keeper: ComputeKeeper)
         call(keeper, "transient")
 
 
-@pytest.mark.parametrize(
-    ("operation", "ending"), [("die", "exit code 5"), ("no_memory", "signal SIGKILL"), ("close_pipe", "signal SIGKILL")]
-)
+@pytest.mark.parametrize(("operation", "ending"), [("die", "exit code 5"), ("close_pipe", "signal SIGKILL")])
 def test_a_child_that_dies_is_transient_and_the_next_call_works(
     keeper: ComputeKeeper, operation: str, ending: str
 ) -> None:
     with pytest.raises(Transient, match=rf"died \({ending}\) while it ran {operation}"):
         call(keeper, operation)
     assert call(keeper, "echo", a="b") == {"a": "b"}
+
+
+@pytest.mark.parametrize(
+    ("operation", "reason"),
+    [
+        ("no_memory", "^the model failed: MemoryError: $"),
+        ("no_device", "^the model failed: RuntimeError: CUDA error: device-side assert triggered$"),
+        ("no_room_for_a_tensor", "^the model failed: RuntimeError: .*DefaultCPUAllocator: can't allocate memory"),
+    ],
+)
+def test_after_a_memory_or_device_error_the_child_is_replaced(
+    keeper: ComputeKeeper, operation: str, reason: str
+) -> None:
+    first = call(keeper, "pid")["pid"]
+    with pytest.raises(Died, match=reason):
+        call(keeper, operation)
+    assert call(keeper, "pid")["pid"] != first
+    assert_gone(first)
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSEGV, signal.SIGRTMIN + 3])

@@ -116,9 +116,6 @@ BROKEN = [
     ),
     Broken(IMAGE, "{pixel_spacing_mm: [0.05, 0.3]}", "{views: [{age: 40Y}]}", "10:18", "not-in-the-file", "`accepts`"),
     Broken(IMAGE, "network:\n", "network:\n  format: onnxx\n", "12:11", "unknown-value", "did you mean onnx?"),
-    Broken(
-        IMAGE, "network:\n", "network:\n  format: onnx\n", "12:11", "not-yet", "cannot run weights of the format onnx"
-    ),
     Broken(IMAGE, "models/model.pt", "models/modle.pt", "12:12", "weights", "there is no file "),
     Broken(IMAGE, "models/model.pt", "../model.pt", "12:12", "weights", "weights must lie inside the service's folder"),
     Broken(IMAGE, f'  sha256: "{SHA256}"\n', "", "11:1", "missing", f"the file that is there has {SHA256}"),
@@ -149,19 +146,17 @@ BROKEN = [
     Broken(IMAGE, "method: area", "method: volume", "29:5", "method", "an image by `area`"),
     Broken(IMAGE, "title: Lungs", "title: Lungs\ntitle: Heart", "4:1", "duplicate-key", "first on line 3"),
     Broken(IMAGE, "title: Lungs", "title:\tLungs: x", "3:", "not-readable", "not YAML"),
-    Broken(SERIES, "", "", "6:8", "not-yet", "cannot run input: series yet"),
     Broken(SLOT_SERIES, "role: adc", "role: t2", "12:12", "same-key", "t2 is here twice"),
     Broken(SLOT_SERIES, "orientation: axial", "orientation: axil", "", "unknown-value", "did you mean axial?"),
     Broken(
         SLOT_SERIES, SERIES[SERIES.index("series:\n") : SERIES.index("network:")], "", "6:8", "roles", "go together"
     ),
     Broken(SLOT_SERIES, "input: series", "input: volume", "11:3", "roles", "go together"),
-    Broken(CLASSES, "", "", "23:3", "not-yet", "cannot run a classifying network yet"),
+    Broken(IMAGE, "title: Lungs", "title: Lungs\nmost_frames: 3", "4:1", "not-of-this-input", "is for `input: multi"),
     Broken(SLOT_CLASSES, "index: 1", "index: 2", "25:5", "class-indexes", "0 to n without gaps"),
     Broken(SLOT_CLASSES, "      threshold: 0.5\n", "", "26:7", "class-threshold", "go together"),
     Broken(SLOT_CLASSES, "threshold: 0.5", "threshold: 50", "", "wrong-value", "a number of at most 1"),
     Broken(ECG, "leads: [I, II]", "leads: I", "10:16", "wrong-type", "write [I]"),
-    Broken(ECG, "input: waveform", "input: image", "6:8", "not-yet", "a `workflow` reads waveform, not image"),
     Broken(
         ECG, "evaluations:\n", "polarity_check: true\nevaluations:\n", "18:1", "not-of-this-input", "for a network on"
     ),

@@ -93,8 +93,8 @@ BAD_ANSWERS: list[tuple[dict[str, Any], str]] = [
     ({"threshold": 2.0}, r"no usable lung \(0.00%"),
     ({"threshold": float("nan")}, r"output is not a number \(NaN or infinity\)"),
     ({"threshold": float("inf")}, r"output is not a number \(NaN or infinity\)"),
-    ({"after": lambda_("pred[:, :20]")}, r"mask has shape \(1, 20, 60\), expected \(1, 40, 60\)"),
-    ({"after": lambda_("pred.repeat(2, 1, 1)[:2, :, :30]")}, r"mask has shape \(1, 40, 30\)"),
+    ({"after": lambda_("pred[:, :20]")}, r"mask has the shape 1 x 20 x 40; the image needs 1 x 60 x 40"),
+    ({"after": lambda_("pred.repeat(2, 1, 1)[:2, :, :30]")}, r"mask has the shape 1 x 60 x 30"),
     ({"late": lambda_("pred + 4")}, r"labels that pipeline.yaml does not know: \[4, 5\]"),
     ({"late": lambda_("pred * 256")}, r"does not hold labels \(whole numbers from 0 to 255\)"),
     ({"late": lambda_("pred * 257")}, r"does not hold labels"),
@@ -135,9 +135,9 @@ def test_the_time_of_the_network_is_counted(tmp_path: Path) -> None:
     service = load_service(network_bundle(tmp_path / "models"))
     bundle = NetworkBundle(service, "cpu")
     assert bundle.network_s == 0
-    bundle.label_map(np.zeros((20, 20), dtype=np.float32))
+    bundle.pictures([np.zeros((20, 20), dtype=np.float32)])
     once = bundle.network_s
-    bundle.label_map(np.zeros((20, 20), dtype=np.float32))
+    bundle.pictures([np.zeros((20, 20), dtype=np.float32)])
     assert 0 < once < bundle.network_s
 
 

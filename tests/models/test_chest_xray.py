@@ -16,7 +16,7 @@ from ruamel.yaml import YAML
 
 pytest.importorskip("monai", reason="the bundle needs the `ai` extra")
 
-from pacsnode.infer.bundle import NetworkBundle, load_bundle
+from pacsnode.infer.bundle import Answer, NetworkBundle, load_bundle
 from pacsnode.infer.catalogue import load_service
 from pacsnode.infer.measure import width_ratio
 from pacsnode.infer.run import READ_AS_NEGATIVE, infer
@@ -102,10 +102,11 @@ def test_the_node_gets_the_masks_that_were_evaluated(trainer: ModuleType) -> Non
     assert isinstance(node, NetworkBundle)
     picture = drawn_chest(700, 600)
     evaluated = trainer.load_bundle(WEIGHTS).segment(picture)
-    labels, is_negative = node.label_map(trainer.scale_by_percentiles(picture))
-    assert not is_negative
-    assert (labels == evaluated).all()
-    assert width_ratio(labels, [3], [1, 2]) == pytest.approx(trainer.width_ratio(evaluated))
+    (answer,) = node.pictures([trainer.scale_by_percentiles(picture)])
+    assert isinstance(answer, Answer) and answer.labels is not None
+    assert not answer.is_negative
+    assert (answer.labels == evaluated).all()
+    assert width_ratio(answer.labels, [3], [1, 2]) == pytest.approx(trainer.width_ratio(evaluated))
 
 
 def test_a_real_film_of_another_vendor_has_its_right_lung_on_the_left_of_the_picture() -> None:

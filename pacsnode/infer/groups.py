@@ -1,0 +1,150 @@
+"""Answers of a model to Groups of Findings, by the outputs of its pipeline.yaml. Pure.
+
+In: labels on the grid of the source, probabilities, or what a workflow said. Out: coded measurements, evaluations and
+segments, or Permanent. Says `absent` only where the model card has a sensitivity measured on real data.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pacsnode.dicom.codes import NO_UNITS, Concept
+from pacsnode.errors import Permanent
+from pacsnode.findings import Evaluation, Measurement, Presence, Segment
+from pacsnode.infer import measure
+from pacsnode.infer.pipeline import LATERALITY, EvaluationSpec, MeasurementSpec, PipelineFile
+
+SENSITIVITY_UNKNOWN = "No candidate found; sensitivity not measured."
+
+
+@dataclass(frozen=True)
+class Scale:
+    """What a pixel is in the patient. `numbers`: of the frames of a clip, else empty."""
+
+    spacing_mm: tuple[float, float] | None = None
+    voxel_mm3: float | None = None
+    numbers: tuple[int, ...] = ()
+
+
+def segments(pipeline: PipelineFile) -> tuple[Segment, ...]:
+    """Of the label map."""
+    return tuple(
+        Segment(
+            s.value,
+            s.label,
+            s.category.concept,
+            s.type.concept,
+            LATERALITY[s.laterality],
+            (s.color_rgb[0], s.color_rgb[1], s.color_rgb[2]),
+        )
+        for s in pipeline.segments
+    )
+
+
+def refuse_empty(pipeline: PipelineFile, label_map: NDArray[np.uint8]) -> None:
+    """An output that lacks a structure is no result, unless it may be absent: the image will be the wrong one."""
+    counts = np.zeros(256, dtype=np.int64)
+    for plane in label_map:  # one by one: bincount takes eight bytes a pixel
+        counts += np.bincount(plane.ravel(), minlength=256)
+    unknown = [n for n in np.flatnonzero(counts).tolist() if n > len(pipeline.segments)]
+    if unknown:
+        raise Permanent(f"the model gave labels that pipeline.yaml does not know: {unknown}")
+    for spec in pipeline.segments:
+        fraction = int(counts[spec.value]) / label_map.size
+        if fraction <= spec.minimum_fraction and not spec.may_be_absent:
+            found_text = f"{fraction:.2%} of the image, more than {spec.minimum_fraction:.2%} expected"
+            raise Permanent(
+                f"the model found no usable {spec.label.lower()} ({found_text}): not the kind of image that it reads?"
+            )
+
+
+def measurements(
+    pipeline: PipelineFile, label_map: NDArray[np.uint8] | None, scale: Scale, values: Mapping[str, Any]
+) -> tuple[Measurement, ...]:
+    """Numbers that the node measures on the label map, (planes, rows, columns), and those that a workflow gave."""
+    found = []
+    for spec in pipeline.measurements:
+        if spec.method is None:
+            if spec.key in values:
+                found.append(_measurement(spec, float(values[spec.key]), _unit(spec)))
+        elif label_map is not None:
+            found.append(_measured(spec, label_map, scale))
+    return tuple(found)
+
+
+def _measured(spec: MeasurementSpec, label_map: NDArray[np.uint8], scale: Scale) -> Measurement:
+    if scale.voxel_mm3 is not None:
+        return _measurement(spec, *measure.volume(label_map, spec.of, scale.voxel_mm3))
+    plane, where = 0, ""
+    if scale.numbers:  # of a clip: where there is most of it
+        plane = int(np.isin(label_map, spec.of).sum(axis=(1, 2)).argmax())
+        where = f"On frame {scale.numbers[plane]}, which shows the largest area."
+    if spec.method == "width_ratio":
+        value, unit = measure.width_ratio(label_map[plane], spec.of, spec.over), _unit(spec)
+    else:
+        value, unit = measure.area(label_map[plane], spec.of, scale.spacing_mm)
+    return _measurement(spec, value, unit, where)
+
+
+def _measurement(spec: MeasurementSpec, value: float, unit: Concept, where: str = "") -> Measurement:
+    if not math.isfinite(value):
+        raise Permanent(f"the model's {spec.name.meaning} is not a number")
+    return Measurement(
+        spec.name.concept,
+        value,
+        unit,
+        spec.site.concept if spec.site else None,
+        LATERALITY[spec.laterality],
+        f"{spec.derivation} {where}".strip(),
+    )
+
+
+def _unit(spec: MeasurementSpec) -> Concept:
+    return spec.unit.concept if spec.unit else NO_UNITS
+
+
+def classified(
+    pipeline: PipelineFile, probabilities: Sequence[tuple[float, ...]], numbers: Sequence[int] = ()
+) -> tuple[Evaluation, ...]:
+    """Findings of a classifying network; of a clip by the frame where the class is most probable (`numbers`)."""
+    if pipeline.classification is None:
+        return ()
+    found = []
+    for spec in pipeline.classification.classes:
+        if spec.name is None or spec.threshold is None:
+            continue
+        best = max(range(len(probabilities)), key=lambda n: probabilities[n][spec.index])
+        probability = probabilities[best][spec.index]
+        is_present = probability >= spec.threshold
+        comment = f"Highest on frame {numbers[best]}." if numbers else ""
+        presence, comment = _careful(pipeline, spec.label, Presence.PRESENT if is_present else Presence.ABSENT, comment)
+        site = spec.site.concept if spec.site else None
+        found.append(Evaluation(spec.name.concept, presence, probability, comment, site, LATERALITY[spec.laterality]))
+    return tuple(found)
+
+
+def said(pipeline: PipelineFile, findings: Mapping[str, Mapping[str, Any]]) -> tuple[Evaluation, ...]:
+    """Findings that a workflow tells."""
+    return tuple(_said(pipeline, spec, findings[spec.key]) for spec in pipeline.evaluations if spec.key in findings)
+
+
+def _said(pipeline: PipelineFile, spec: EvaluationSpec, told: Mapping[str, Any]) -> Evaluation:
+    name = spec.name.concept
+    probability = told.get("probability")
+    if probability is not None and not 0 <= float(probability) <= 1:
+        raise Permanent(f"the model's probability of {name.meaning} is {probability}, not between 0 and 1")
+    presence, comment = _careful(pipeline, spec.key, Presence(told["presence"]), str(told.get("comment", "")))
+    return Evaluation(name, presence, None if probability is None else float(probability), comment)
+
+
+def _careful(pipeline: PipelineFile, key: str, presence: Presence, comment: str) -> tuple[Presence, str]:
+    """It is absent only where the card says how often the method would have seen it."""
+    if presence is Presence.ABSENT and key not in pipeline.sensitivity_known:
+        return Presence.UNDETERMINED, f"{SENSITIVITY_UNKNOWN} {comment}".strip()
+    return presence, comment
