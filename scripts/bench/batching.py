@@ -32,7 +32,7 @@ CHANNELS = [16, 32, 64, 128, 256]
 MUST = 0.8
 
 BARE = """
-import sys, time
+import os, sys, time
 from pathlib import Path
 import pydicom, torch
 from torch.nn.functional import interpolate
@@ -42,6 +42,7 @@ service = load_service(Path(sys.argv[1]))
 network = load_bundle(service, "cpu")._network
 size = service.pipeline.limits.batch
 files = sorted(Path(sys.argv[2]).glob("*.dcm"))
+os.nice(10)  # as the compute child is
 begun = time.perf_counter()
 with torch.inference_mode():
     for start in range(0, len(files), size):

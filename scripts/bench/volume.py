@@ -34,12 +34,13 @@ PIXDIM = [1.5, 1.5, 2.0]
 MUST = 0.25
 
 BARE = """
-import sys, time
+import os, sys, time
 from pathlib import Path
 import torch
 from pacsnode.infer.bundle import load_bundle, _volume_input
 from pacsnode.infer.catalogue import load_service
 from pacsnode.infer.volume import read_volume
+os.nice(10)  # as the compute child is
 bundle = load_bundle(load_service(Path(sys.argv[1])), "cpu")
 volume = read_volume(sorted(Path(sys.argv[2]).glob("*.dcm")))
 with torch.inference_mode():
