@@ -288,7 +288,7 @@ HOSTILE: list[tuple[str, Any, str]] = [
     ("rows", lambda d: setattr(d, "Rows", 65_535), "is larger than the node reads"),
     ("nan", lambda d: nan_spacing(d), "does not say where it lies in the patient"),
     ("cut", lambda d: setattr(d, "PixelData", d.PixelData[:1000]), "the pixels cannot be decoded"),
-    ("no pixels", lambda d: d.__delattr__("PixelData"), "the pixels cannot be decoded"),
+    ("no pixels", lambda d: d.__delattr__("PixelData"), "the object holds no pixel data"),
     ("colour", lambda d: setattr(d, "PhotometricInterpretation", "RGB"), "the node reads grey"),
 ]
 

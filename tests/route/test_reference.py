@@ -96,7 +96,7 @@ IMAGES: st.SearchStrategy[dict[str, tuple[str, ...]]] = st.fixed_dictionaries(
 
 
 @given(CONDITIONS, st.lists(IMAGES, min_size=1, max_size=4))
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=250, deadline=None)
 def test_a_condition_says_to_an_image_what_the_reference_says(condition: dict[str, Any], study: list[Image]) -> None:
     parsed = parse(condition)
     for image in study:
@@ -134,7 +134,7 @@ def rules(conditions: list[dict[str, Any]]) -> Rules:
 
 
 @given(st.lists(CONDITIONS, min_size=3, max_size=3), st.lists(IMAGES, min_size=1, max_size=5))
-@settings(max_examples=250, deadline=None)
+@settings(max_examples=150, deadline=None)
 def test_rules_take_the_images_that_the_reference_takes_in_order_and_until_a_stop(
     conditions: list[dict[str, Any]], study: list[Image]
 ) -> None:
