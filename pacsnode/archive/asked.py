@@ -34,13 +34,12 @@ class AskedCases:
 
     def to_ask(self, services: Collection[str]) -> list[CaseRecord]:
         """Waiting cases of these services whose answer is not here, the most urgent first."""
-        with self._cases.transaction() as connection:
-            rows = connection.execute(
-                "SELECT * FROM cases c WHERE state = 'waiting' AND service IN (SELECT value FROM json_each(?)) "
-                "AND NOT EXISTS (SELECT 1 FROM asked a WHERE a.case_key = c.key AND a.answered_attempt = c.attempt) "
-                "ORDER BY priority, started_utc_us",
-                (to_json(tuple(services)),),
-            ).fetchall()
+        rows = self._cases.rows(
+            "SELECT * FROM cases c WHERE state = 'waiting' AND service IN (SELECT value FROM json_each(?)) "
+            "AND NOT EXISTS (SELECT 1 FROM asked a WHERE a.case_key = c.key AND a.answered_attempt = c.attempt) "
+            "ORDER BY priority, started_utc_us",
+            (to_json(tuple(services)),),
+        )
         return [record_of(row) for row in rows]
 
     def ask(
@@ -71,27 +70,25 @@ class AskedCases:
     def open(self, late_since_utc_us: int, beginning: str) -> list[AskedCase]:
         """Cases that an answer may be for: those that wait for one, the oldest first; then those that were asked since
         then, and parked with a reason that begins so."""
-        with self._cases.transaction() as connection:
-            rows = connection.execute(
-                "SELECT c.*, a.peer, a.asked_utc_us, a.until_utc_us FROM cases c JOIN asked a ON a.case_key = c.key "
-                "WHERE c.state = 'asked' UNION ALL "
-                "SELECT c.*, a.peer, a.asked_utc_us, a.until_utc_us FROM asked a JOIN cases c ON c.key = a.case_key "
-                "WHERE a.asked_utc_us >= ? AND c.state = 'parked' AND substr(c.reason, 1, ?) = ? "
-                "ORDER BY state, asked_utc_us",
-                (late_since_utc_us, len(beginning), beginning),
-            ).fetchall()
+        rows = self._cases.rows(
+            "SELECT c.*, a.peer, a.asked_utc_us, a.until_utc_us FROM cases c JOIN asked a ON a.case_key = c.key "
+            "WHERE c.state = 'asked' UNION ALL "
+            "SELECT c.*, a.peer, a.asked_utc_us, a.until_utc_us FROM asked a JOIN cases c ON c.key = a.case_key "
+            "WHERE a.asked_utc_us >= ? AND c.state = 'parked' AND substr(c.reason, 1, ?) = ? "
+            "ORDER BY state, asked_utc_us",
+            (late_since_utc_us, len(beginning), beginning),
+        )
         return [AskedCase(record_of(r), r["peer"], r["asked_utc_us"], r["until_utc_us"]) for r in rows]
 
     def is_busy(self, study_instance_uid: str, peer: str) -> bool:
         """Whether an answer of this peer for this study is being taken up, so that nobody knows yet what is left."""
-        with self._cases.transaction() as connection:
-            found = connection.execute(
-                "SELECT 1 FROM asked a JOIN cases c ON c.key = a.case_key "
-                "WHERE a.study_instance_uid = ? AND a.peer = ? "
-                "AND (c.state = 'running' OR (c.state = 'waiting' AND a.answered_attempt = c.attempt))",
-                (study_instance_uid, peer),
-            ).fetchone()
-        return found is not None
+        rows = self._cases.rows(
+            "SELECT 1 FROM asked a JOIN cases c ON c.key = a.case_key "
+            "WHERE a.study_instance_uid = ? AND a.peer = ? "
+            "AND (c.state = 'running' OR (c.state = 'waiting' AND a.answered_attempt = c.attempt))",
+            (study_instance_uid, peer),
+        )
+        return bool(rows)
 
     def answered(self, key: str) -> None:
         """The answer is here: the case gets in line again, to have it looked at."""
@@ -106,17 +103,15 @@ class AskedCases:
 
     def is_asked(self, key: str) -> bool:
         """Whether a vendor's node does the work of this case."""
-        with self._cases.transaction() as connection:
-            return connection.execute("SELECT 1 FROM asked WHERE case_key = ?", (key,)).fetchone() is not None
+        return bool(self._cases.rows("SELECT 1 FROM asked WHERE case_key = ?", (key,)))
 
     def free(self, sop_instance_uids: Sequence[str]) -> set[str]:
         """Those that are no result of a case and were not refused."""
-        with self._cases.transaction() as connection:
-            rows = connection.execute(
-                "SELECT value FROM json_each(?) WHERE value NOT IN (SELECT sop_instance_uid FROM results) "
-                "AND value NOT IN (SELECT sop_instance_uid FROM refused_answers)",
-                (to_json(list(sop_instance_uids)),),
-            ).fetchall()
+        rows = self._cases.rows(
+            "SELECT value FROM json_each(?) WHERE value NOT IN (SELECT sop_instance_uid FROM results) "
+            "AND value NOT IN (SELECT sop_instance_uid FROM refused_answers)",
+            (to_json(list(sop_instance_uids)),),
+        )
         return {str(uid) for (uid,) in rows}
 
     def refuse(self, record: CaseRecord, reasons: dict[str, str]) -> None:
@@ -139,30 +134,27 @@ class AskedCases:
 
     def refusals(self, sop_instance_uids: Sequence[str]) -> dict[str, str]:
         """Why objects were refused, of those that were."""
-        with self._cases.transaction() as connection:
-            rows = connection.execute(
-                "SELECT sop_instance_uid, reason FROM refused_answers "
-                "WHERE sop_instance_uid IN (SELECT value FROM json_each(?))",
-                (to_json(list(sop_instance_uids)),),
-            ).fetchall()
+        rows = self._cases.rows(
+            "SELECT sop_instance_uid, reason FROM refused_answers "
+            "WHERE sop_instance_uid IN (SELECT value FROM json_each(?))",
+            (to_json(list(sop_instance_uids)),),
+        )
         return {str(uid): str(reason) for uid, reason in rows}
 
     def until_utc_us(self, key: str) -> int | None:
         """Until when a case waits for its answer; None where it does not."""
-        with self._cases.transaction() as connection:
-            row = connection.execute(
-                "SELECT a.until_utc_us FROM asked a JOIN cases c ON c.key = a.case_key "
-                "WHERE a.case_key = ? AND c.state = 'asked'",
-                (key,),
-            ).fetchone()
-        return None if row is None else int(row[0])
+        rows = self._cases.rows(
+            "SELECT a.until_utc_us FROM asked a JOIN cases c ON c.key = a.case_key "
+            "WHERE a.case_key = ? AND c.state = 'asked'",
+            (key,),
+        )
+        return int(rows[0][0]) if rows else None
 
     def unsent(self, key: str, state: str) -> tuple[int, str]:
         """How many images of a case stand so (owed, parked) toward its vendor's node, and what was said of one."""
-        with self._cases.transaction() as connection:
-            rows = connection.execute(
-                "SELECT o.reason FROM asked a JOIN outbox o ON o.case_key = a.case_key AND o.destination = a.peer "
-                "WHERE a.case_key = ? AND o.state = ? ORDER BY o.reason DESC",
-                (key, state),
-            ).fetchall()
+        rows = self._cases.rows(
+            "SELECT o.reason FROM asked a JOIN outbox o ON o.case_key = a.case_key AND o.destination = a.peer "
+            "WHERE a.case_key = ? AND o.state = ? ORDER BY o.reason DESC",
+            (key, state),
+        )
         return len(rows), str(rows[0]["reason"]) if rows else ""

@@ -53,7 +53,8 @@ class Cases:
                 with transaction(self._connection):
                     yield self._connection
 
-    def _rows(self, sql: str, parameters: Sequence[Any] = ()) -> list[sqlite3.Row]:
+    def rows(self, sql: str, parameters: Sequence[Any] = ()) -> list[sqlite3.Row]:
+        """What a query finds. It takes no write lock, as a transaction does; inside of one it belongs to it."""
         with self._lock:
             return self._connection.execute(sql, parameters).fetchall()
 
@@ -61,7 +62,7 @@ class Cases:
 
     def watermark(self) -> int:
         """Up to which revision of the index studies were decided."""
-        return int(self._rows("SELECT revision FROM watermark")[0][0])
+        return int(self.rows("SELECT revision FROM watermark")[0][0])
 
     def record_decision(self, decision: Decision, pending: Sequence[tuple[Candidate, Arrived]]) -> None:
         """Replace what was decided for the study; `pending`: the candidates that wait now."""
@@ -106,7 +107,7 @@ class Cases:
 
     def verdicts(self, study_instance_uid: str) -> tuple[str, tuple[RuleVerdict, ...]] | None:
         """The rules' hash and what each rule said to the study last; None before the first decision."""
-        rows = self._rows("SELECT * FROM decisions WHERE study_instance_uid = ?", (study_instance_uid,))
+        rows = self.rows("SELECT * FROM decisions WHERE study_instance_uid = ?", (study_instance_uid,))
         if not rows:
             return None
         return rows[0]["rules_hash"], tuple(verdict_of(v) for v in json.loads(rows[0]["verdicts"]))
@@ -115,7 +116,7 @@ class Cases:
         """Candidates that wait to be whole, of one study or of all."""
         return [
             pending_of(r)
-            for r in self._rows(
+            for r in self.rows(
                 "SELECT * FROM candidates WHERE ? IN ('', study_instance_uid) ORDER BY id", (study_instance_uid,)
             )
         ]
@@ -129,7 +130,7 @@ class Cases:
 
     def unmatched_count(self) -> int:
         """How many studies no rule takes."""
-        return int(self._rows("SELECT count(*) FROM decisions WHERE NOT matched")[0][0])
+        return int(self.rows("SELECT count(*) FROM decisions WHERE NOT matched")[0][0])
 
     # --- cases
 
@@ -215,34 +216,34 @@ class Cases:
 
     def running(self) -> list[CaseRecord]:
         """Cases that some process took and did not end."""
-        return [record_of(r) for r in self._rows("SELECT * FROM cases WHERE state = 'running'")]
+        return [record_of(r) for r in self.rows("SELECT * FROM cases WHERE state = 'running'")]
 
     def waiting_count(self) -> int:
         """How many cases wait for their turn."""
-        return int(self._rows("SELECT count(*) FROM cases WHERE state = 'waiting'")[0][0])
+        return int(self.rows("SELECT count(*) FROM cases WHERE state = 'waiting'")[0][0])
 
     def get(self, key: str) -> CaseRecord | None:
         """One case."""
-        rows = self._rows("SELECT * FROM cases WHERE key = ?", (key,))
+        rows = self.rows("SELECT * FROM cases WHERE key = ?", (key,))
         return record_of(rows[0]) if rows else None
 
     def of_study(self, study_instance_uid: str) -> list[CaseRecord]:
         """All cases of a study, oldest first."""
-        rows = self._rows(
+        rows = self.rows(
             "SELECT * FROM cases WHERE study_instance_uid = ? ORDER BY started_utc_us", (study_instance_uid,)
         )
         return [record_of(r) for r in rows]
 
     def listing(self, state: str, limit: int) -> list[CaseRecord]:
         """The newest cases, of one state or of all ("")."""
-        rows = self._rows(
+        rows = self.rows(
             "SELECT * FROM cases WHERE ? IN ('', state) ORDER BY started_utc_us DESC LIMIT ?", (state, limit)
         )
         return [record_of(r) for r in rows]
 
     def parked_because(self, beginning: str) -> list[CaseRecord]:
         """Parked cases whose reason begins so, the oldest first."""
-        rows = self._rows(
+        rows = self.rows(
             "SELECT * FROM cases WHERE state = 'parked' AND substr(reason, 1, ?) = ? ORDER BY started_utc_us",
             (len(beginning), beginning),
         )
@@ -316,7 +317,7 @@ class Cases:
                 r["series_instance_uid"],
                 r["path"],
             )
-            for r in self._rows("SELECT * FROM results WHERE case_key = ? ORDER BY sop_instance_uid", (key,))
+            for r in self.rows("SELECT * FROM results WHERE case_key = ? ORDER BY sop_instance_uid", (key,))
         ]
 
 

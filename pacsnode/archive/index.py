@@ -110,7 +110,8 @@ class Index:
                 "ORDER BY received_utc_us, sop_instance_uid",
                 (study_instance_uid, peer),
             ).fetchall()
-            return [_instance(row, Reading(self._connection)) for row in rows]
+            reading = Reading(self._connection)
+            return [_instance(row, reading) for row in rows]
         finally:
             self._connection.execute("COMMIT")
 
