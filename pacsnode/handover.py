@@ -15,8 +15,12 @@ from typing import Literal, Protocol
 Attributes = Mapping[str, tuple[str, ...]]
 """Routing attributes by DICOM keyword: values as text, in order; an absent or empty attribute has no key."""
 
-ResultKind = Literal["sr", "seg", "sc"]
-RESULT_KINDS: tuple[ResultKind, ...] = ("sr", "seg", "sc")
+ResultKind = Literal["sr", "seg", "sc", "pdf", "ko", "pr"]
+RESULT_KINDS: tuple[ResultKind, ...] = ("sr", "seg", "sc", "pdf", "ko", "pr")
+"""Structured report, segmentation, secondary capture, encapsulated PDF, key object selection, presentation state."""
+ReportForm = Literal["comprehensive-3d", "comprehensive", "enhanced"]
+SegmentationForm = Literal["binary", "labelmap", "fractional"]
+ResultCharset = Literal["utf-8", "korean", "source"]
 
 
 @dataclass(frozen=True)
@@ -217,6 +221,21 @@ class NodeIdentity:
 
 
 @dataclass(frozen=True)
+class Form:
+    """How a destination wants its results; each form has objects, UIDs and series of its own where it matters."""
+
+    sr: ReportForm = "comprehensive-3d"
+    seg: SegmentationForm = "binary"
+    charset: ResultCharset = "utf-8"
+
+    def tag(self, kind: ResultKind) -> str:
+        """What tells objects of this kind from those of other forms; "" for what is as shipped."""
+        concerns = {"sr": ("sr", "seg", "charset"), "seg": ("seg", "charset")}.get(kind, ("charset",))
+        shipped = Form()
+        return ".".join(getattr(self, one) for one in concerns if getattr(self, one) != getattr(shipped, one))
+
+
+@dataclass(frozen=True)
 class EncodeRequest:
     """What encode needs beside the findings. `sources` are Part 10 files of the case's instances, in its order.
 
@@ -229,14 +248,16 @@ class EncodeRequest:
     folder: Path
     started: datetime
     predecessors: tuple[Path, ...] = ()
+    form: Form = Form()
 
 
 @dataclass(frozen=True)
 class ResultObject:
-    """One encoded result, durable at `path`."""
+    """One encoded result, durable at `path`. `form`: `Form.tag` of its kind."""
 
     kind: ResultKind
     sop_class_uid: str
     sop_instance_uid: str
     series_instance_uid: str
     path: Path
+    form: str = ""

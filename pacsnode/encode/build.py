@@ -63,7 +63,7 @@ def _origin(findings: Findings, request: EncodeRequest) -> Origin:
     if strange or not all(group.source for group in findings.groups):
         raise Permanent("the findings name an input that is not among the sources of the case")
     predecessors = tuple(read_header(path) for path in request.predecessors)
-    return Origin(findings, request, sources, predecessors, DerivedUIDs(request.case.key))
+    return Origin(findings, request, sources, predecessors, DerivedUIDs(request.case.key, request.form))
 
 
 def _built(kind: ResultKind, build: Callable[[], Built]) -> Built:
@@ -78,7 +78,8 @@ def _written(dataset: Dataset, origin: Origin, kind: ResultKind, index: int) -> 
     stamp(dataset, origin, kind, index)
     content = part_10(dataset)
     conformance.check(content, origin, kind, index)
-    path = origin.request.folder / f"{kind}-{index}.dcm"
+    form = origin.request.form.tag(kind)
+    path = origin.request.folder / f"{kind}-{index}{form and '-'}{form}.dcm"
     write_durably(path, content)
     return ResultObject(
         kind=kind,
@@ -86,4 +87,5 @@ def _written(dataset: Dataset, origin: Origin, kind: ResultKind, index: int) -> 
         sop_instance_uid=str(dataset.SOPInstanceUID),
         series_instance_uid=str(dataset.SeriesInstanceUID),
         path=path,
+        form=form,
     )

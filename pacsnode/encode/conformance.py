@@ -21,7 +21,7 @@ from pydicom.multival import MultiValue
 from pacsnode.dicom import uids
 from pacsnode.encode.header import STANDARD_ROOT, identity_keywords, is_left_out
 from pacsnode.encode.normalise import UTF_8
-from pacsnode.encode.provenance import Origin
+from pacsnode.encode.provenance import DerivedUIDs, Origin
 from pacsnode.errors import Permanent
 from pacsnode.handover import ResultKind
 
@@ -84,10 +84,10 @@ def _plain(value: Any) -> Any:
 
 
 def _check_own_uids(dataset: Dataset, origin: Origin, kind: ResultKind, index: int) -> None:
-    key = origin.request.case.key
+    derived = DerivedUIDs(origin.request.case.key, origin.request.form)
     expected = {
-        "SOPInstanceUID": uids.derive(key, kind, str(index)),
-        "SeriesInstanceUID": uids.derive(key, kind, "series"),
+        "SOPInstanceUID": derived.instance(kind, index),
+        "SeriesInstanceUID": derived.series(kind),
         "StudyInstanceUID": origin.request.case.study_instance_uid,
     }
     for keyword, uid in expected.items():

@@ -20,7 +20,7 @@ from pydicom.multival import MultiValue
 from pacsnode.dicom import uids
 from pacsnode.dicom.codes import PRIVATE_SCHEME, Concept
 from pacsnode.findings import NOT_FOR_DIAGNOSIS, Algorithm, Findings, Group, Segment
-from pacsnode.handover import EncodeRequest, ResultKind
+from pacsnode.handover import EncodeRequest, Form, ResultKind
 
 MANUFACTURER = "pacsnode"
 PROCESSING_EQUIPMENT = Concept("109102", "DCM", "Processing Equipment")
@@ -30,27 +30,34 @@ SIGNAL_ANALYSIS = Concept("CLASSICAL", PRIVATE_SCHEME, "Classical signal or imag
 NO_WEIGHTS = "none"
 """In place of their hash, where nothing was learnt: left out, it could as well have been forgotten."""
 
+SHIPPED = Form()
+
 _FIRST_SERIES_NUMBER = 9000
-_KIND_NUMBER: Mapping[ResultKind, int] = {"sr": 1, "seg": 2, "sc": 3}
+_KIND_NUMBER: Mapping[ResultKind, int] = {"sr": 1, "seg": 2, "sc": 3, "pdf": 4, "ko": 5, "pr": 6}
 
 
 class DerivedUIDs:
     """The UIDs that the objects of one case get: derived, never random, and remembered as ours."""
 
-    def __init__(self, key: str) -> None:
+    def __init__(self, key: str, form: Form = SHIPPED) -> None:
         self.key = key
+        self._form = form
         self.known: set[str] = set()
         self.instances: set[str] = set()
 
     def instance(self, kind: ResultKind, index: int) -> str:
         """SOP Instance UID of the object number `index` (from 1) of its kind."""
-        uid = self.derive(self.key, kind, str(index))
+        uid = self.derive(self.key, kind, str(index), *self._tag(kind))
         self.instances.add(uid)
         return uid
 
     def series(self, kind: ResultKind) -> str:
         """Series Instance UID of all objects of `kind`: SR, SEG and SC may not share a series."""
-        return self.derive(self.key, kind, "series")
+        return self.derive(self.key, kind, "series", *self._tag(kind))
+
+    def _tag(self, kind: ResultKind) -> tuple[str, ...]:
+        tag = self._form.tag(kind)
+        return (tag,) if tag else ()
 
     def derive(self, *parts: str) -> str:
         """The UID of `parts`, remembered."""
