@@ -175,7 +175,9 @@ def main() -> None:
         write_objects(folder, kinds, objects)
         return {"objects": len(objects)}
 
-    compute.serve({"warm": warm, "infer": infer, "infer_many": infer_many, "encode": encode}, models.make_room)
+    compute.serve(
+        {"warm": warm, "infer": infer, "infer_many": infer_many, "encode": encode}, models.make_room, _give_back
+    )
 
 
 if __name__ == "__main__":

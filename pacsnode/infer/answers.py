@@ -9,6 +9,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -60,8 +61,10 @@ def labels(output: torch.Tensor, grid: Grid, segments: int) -> NDArray[np.uint8]
     return _of_yes_or_no(values, segments)
 
 
-def _whole(values: NDArray[np.float32]) -> NDArray[np.uint8] | None:
+def _whole(values: NDArray[Any]) -> NDArray[np.uint8] | None:
     """The same as labels, None where they are not whole numbers from 0 to 255."""
+    if values.dtype == np.uint8:
+        return values
     with np.errstate(invalid="ignore"):
         whole = values.astype(np.uint8)
     # NaN, fractions, negative numbers and those above 255 all differ after the cast.

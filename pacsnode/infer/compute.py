@@ -216,10 +216,16 @@ def _kill(child: subprocess.Popen[bytes]) -> None:
             os.killpg(child.pid, signal.SIGKILL)
 
 
-def serve(operations: Mapping[str, Operation], make_room: Callable[[int], None] = lambda limit_mb: None) -> None:
+def serve(
+    operations: Mapping[str, Operation],
+    make_room: Callable[[int], None] = lambda limit_mb: None,
+    rest: Callable[[], None] = lambda: None,
+    rest_after_s: float = 60.0,
+) -> None:
     """The child's life: answer messages until stdin ends. What libraries print goes to stderr, not into the answers.
 
-    `make_room` is called with the memory limit of each message before it is run; it may raise Spent.
+    `make_room` is called with the memory limit of each message before it is run; it may raise Spent. `rest` is called
+    once when nothing was asked for a while.
     """
     os.nice(NICENESS)
     requests, answers = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb")
@@ -230,9 +236,17 @@ def serve(operations: Mapping[str, Operation], make_room: Callable[[int], None] 
     messages: queue.SimpleQueue[Message] = queue.SimpleQueue()
     threading.Thread(target=_listen, args=(requests, messages), daemon=True).start()
     try:
+        wait_s: float | None = None
         while True:
-            answers.write(_packed(_answer(operations, make_room, messages.get())))
+            try:
+                message = messages.get(timeout=wait_s)
+            except queue.Empty:
+                rest()
+                wait_s = None
+                continue
+            answers.write(_packed(_answer(operations, make_room, message)))
             answers.flush()
+            wait_s = rest_after_s
     except (MemoryError, BrokenPipeError):
         _end_at_once(1)  # the process cannot be trusted any more, or nobody listens; its death is the answer
 

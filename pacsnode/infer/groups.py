@@ -49,14 +49,11 @@ def segments(pipeline: PipelineFile) -> tuple[Segment, ...]:
 
 def refuse_empty(pipeline: PipelineFile, label_map: NDArray[np.uint8]) -> None:
     """An output that lacks a structure is no result, unless it may be absent: the image will be the wrong one."""
-    counts = np.zeros(256, dtype=np.int64)
-    for plane in label_map:  # one by one: bincount takes eight bytes a pixel
-        counts += np.bincount(plane.ravel(), minlength=256)
-    unknown = [n for n in np.flatnonzero(counts).tolist() if n > len(pipeline.segments)]
-    if unknown:
+    if label_map.max() > len(pipeline.segments):
+        unknown = [n for n in np.unique(label_map).tolist() if n > len(pipeline.segments)]
         raise Permanent(f"the model gave labels that pipeline.yaml does not know: {unknown}")
     for spec in pipeline.segments:
-        fraction = int(counts[spec.value]) / label_map.size
+        fraction = measure.count(label_map, spec.value) / label_map.size
         if fraction <= spec.minimum_fraction and not spec.may_be_absent:
             found_text = f"{fraction:.2%} of the image, more than {spec.minimum_fraction:.2%} expected"
             raise Permanent(

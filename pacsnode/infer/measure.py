@@ -26,7 +26,7 @@ def area(
 
 def volume(label_map: NDArray[np.uint8], values: Sequence[int], voxel_mm3: float) -> tuple[float, Concept]:
     """Volume of the union of labels in a (slices, rows, columns) map, in mL."""
-    voxels = int(np.count_nonzero(_union(label_map, values)))
+    voxels = sum(count(label_map, value) for value in set(values))
     return voxels * voxel_mm3 / 1000, MILLILITER
 
 
@@ -36,6 +36,11 @@ def width_ratio(label_map: NDArray[np.uint8], of: Sequence[int], over: Sequence[
     Danzer CS. The cardiothoracic ratio. Am J Med Sci 157 (1919) 513. Raises Permanent when either is empty.
     """
     return _width(label_map, of) / _width(label_map, over)
+
+
+def count(label_map: NDArray[np.uint8], value: int) -> int:
+    """Pixels with this label in a (planes, rows, columns) map; plane by plane, what is compared stays in the cache."""
+    return sum(int(np.count_nonzero(plane == value)) for plane in label_map)
 
 
 def _union(label_map: NDArray[np.uint8], values: Sequence[int]) -> NDArray[np.bool_]:

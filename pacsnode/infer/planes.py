@@ -50,10 +50,12 @@ class Plane:
     """The geometry of one image or frame. `across`, `down`: unit vectors (LPS) along its rows and down its columns.
 
     `frame`: its number from 1 in a multi-frame object, 0 for a single image. `spacing_mm`: between rows, columns.
-    `rescale`: slope and intercept; None where they are unreadable. `marks`: by name, as text or numbers.
+    `rescale`: slope and intercept; None where they are unreadable. `marks`: by name, as text or numbers. `header`: of
+    its file, without pixels.
     """
 
     path: Path
+    header: Dataset = field(repr=False, compare=False)
     sop_instance_uid: str
     frame: int
     position_mm: NDArray[np.float64]
@@ -110,6 +112,7 @@ def _plane(path: Path, header: Dataset, frame: int, find: Finder) -> Plane:
         raise Permanent("an image has an impossible orientation: its rows and columns are not at right angles")
     return Plane(
         path=path,
+        header=header,
         sop_instance_uid=str(header.SOPInstanceUID),
         frame=frame,
         position_mm=position,

@@ -164,9 +164,10 @@ def _without_duplicates(stack: Stack) -> tuple[tuple[Plane, ...], tuple[str, ...
 
 
 def _is_same_picture(one: Plane, other: Plane) -> bool:
-    return np.allclose(one.position_mm, other.position_mm, atol=1e-3) and np.array_equal(
-        next(_voxels([one])), next(_voxels([other]))
-    )
+    if not np.allclose(one.position_mm, other.position_mm, atol=1e-3):
+        return False
+    first, second = (next(_voxels([plane], [np.empty(plane.size, dtype=np.float32)])) for plane in (one, other))
+    return np.array_equal(first, second)
 
 
 def _read(found: Grid, notes: tuple[str, ...]) -> Volume:
@@ -180,11 +181,12 @@ def _read(found: Grid, notes: tuple[str, ...]) -> Volume:
     if is_enhanced:
         # In the order of the frames: an encapsulated object is read once, from its start.
         by_frame = sorted(range(count), key=lambda n: found.planes[n].frame)
-        for n, voxels in zip(by_frame, _voxels([found.planes[n] for n in by_frame]), strict=True):
-            intensity[n] = voxels
+        read = _voxels([found.planes[n] for n in by_frame], [intensity[n] for n in by_frame])
+        for _ in zip(by_frame, read, strict=True):
+            continue
     else:
         for n, plane in enumerate(found.planes):
-            (intensity[n],) = _voxels([plane])
+            (_,) = _voxels([plane], [intensity[n]])
     return Volume(
         source=(first.sop_instance_uid,) if is_enhanced else tuple(p.sop_instance_uid for p in found.planes),
         intensity=intensity,
@@ -195,25 +197,24 @@ def _read(found: Grid, notes: tuple[str, ...]) -> Volume:
     )
 
 
-def _voxels(planes: Sequence[Plane]) -> Iterator[NDArray[np.float32]]:
-    """(rows, columns) of each plane of one file, in the unit of the modality (PS3.3 C.11.1)."""
-    path = planes[0].path
-    header = read_dataset(path, with_pixels=planes[0].frame == 0)
+def _voxels(planes: Sequence[Plane], into: Sequence[NDArray[np.float32]]) -> Iterator[NDArray[np.float32]]:
+    """(rows, columns) of each plane of one file, in the unit of the modality (PS3.3 C.11.1), written into its array."""
+    path, header = planes[0].path, planes[0].header
     layout = read_layout(header)
     if layout.is_colour:
         raise Permanent("the service reads grey images, the series is coloured")
     has_table = bool(items(header, "ModalityLUTSequence"))
     frames = stored_frames(path, header, layout, [plane.frame or 1 for plane in planes])
-    for plane, stored in zip(planes, frames, strict=True):
+    for plane, stored, voxels in zip(planes, frames, into, strict=True):
         if has_table:
-            yield through_modality_lut(stored, header).astype(np.float32)
+            voxels[:] = through_modality_lut(stored, header)
+            yield voxels
             continue
         if plane.rescale is None:
             raise Permanent("an image has an unreadable rescale slope or intercept")
         slope, intercept = plane.rescale
         if slope == 0:
             raise Permanent("an image has a rescale slope of zero")
-        voxels = stored.astype(np.float32)
-        voxels *= np.float32(slope)
+        np.multiply(stored, np.float32(slope), out=voxels, casting="unsafe")
         voxels += np.float32(intercept)
         yield voxels

@@ -19,6 +19,7 @@ from monai.inferers import SimpleInferer
 
 from pacsnode.errors import Permanent
 from pacsnode.infer.catalogue import read_metadata
+from pacsnode.infer.resample import quickened
 
 BEFORE = ("preprocessing", "pre_transforms", "preprocess", "preprocessing_transforms", "dataset::transform")
 AFTER = ("postprocessing", "post_transforms", "postprocess", "evaluator::postprocessing")
@@ -86,7 +87,7 @@ def read_parts(folder: Path, config: str, device: torch.device, *, with_network:
     after, inferer = _first(parser, AFTER), _first(parser, INFERER)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # MONAI's hints at renamed arguments are for the bundle's author
-        return Parts(
+        parts = Parts(
             parser.get_parsed_content(before),
             parser.get_parsed_content(network_id) if with_network else None,
             parser.get_parsed_content(inferer) if inferer else SimpleInferer(),
@@ -94,6 +95,8 @@ def read_parts(folder: Path, config: str, device: torch.device, *, with_network:
             reading,
             result_key,
         )
+    quickened(parts.before, parts.after)
+    return parts
 
 
 def _first(parser: Any, ids: Sequence[str]) -> str | None:

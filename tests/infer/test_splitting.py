@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydicom.data import get_testdata_file
+from pydicom.dataset import Dataset
 from pydicom.uid import generate_uid
 
 from pacsnode.errors import Permanent
@@ -191,6 +192,7 @@ def plane(n: int, phase: int = 0, **marks: Mark) -> Plane:
     named = {"temporal position": Mark(True, float(phase))} | marks
     return Plane(
         path=Path("none"),
+        header=Dataset(),
         sop_instance_uid=f"1.2.{phase}.{n}",
         frame=0,
         position_mm=phantom.position_mm(n, 0, 0),
