@@ -13,7 +13,7 @@ from typing import TypeVar
 
 from pydicom.dataset import Dataset
 
-from pacsnode.encode import conformance
+from pacsnode.encode import charset, conformance
 from pacsnode.encode.header import part_10, stamp
 from pacsnode.encode.normalise import read_header
 from pacsnode.encode.provenance import DerivedUIDs, Origin
@@ -76,6 +76,7 @@ def _built(kind: ResultKind, build: Callable[[], Built]) -> Built:
 
 def _written(dataset: Dataset, origin: Origin, kind: ResultKind, index: int) -> ResultObject:
     stamp(dataset, origin, kind, index)
+    charset.settle(dataset, origin)
     content = part_10(dataset)
     conformance.check(content, origin, kind, index)
     form = origin.request.form.tag(kind)

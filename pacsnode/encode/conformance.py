@@ -7,6 +7,7 @@ what counts is what a PACS will read, and it never repairs.
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
 from io import BytesIO
@@ -19,8 +20,9 @@ from pydicom.dataset import Dataset
 from pydicom.multival import MultiValue
 
 from pacsnode.dicom import uids
+from pacsnode.encode import charset
 from pacsnode.encode.header import STANDARD_ROOT, identity_keywords, is_left_out
-from pacsnode.encode.normalise import UTF_8
+from pacsnode.encode.normalise import normalised
 from pacsnode.encode.provenance import DerivedUIDs, Origin
 from pacsnode.errors import Permanent
 from pacsnode.handover import ResultKind
@@ -53,16 +55,16 @@ def check_sources(sources: Mapping[str, Dataset], study_instance_uid: str) -> No
 
 def check(content: bytes, origin: Origin, kind: ResultKind, index: int) -> None:
     """Raise Permanent unless `content`, the object number `index` of its kind, may leave."""
-    with pydicom.config.disable_value_validation():
+    with warnings.catch_warnings(), pydicom.config.disable_value_validation():
+        warnings.simplefilter("ignore")  # of what the source had already, and of its character set
         dataset = pydicom.dcmread(BytesIO(content), stop_before_pixels=True)
-        _check_identity(dataset, origin.first)
+        _check_identity(normalised(BytesIO(content)), origin.first)
         _check_own_uids(dataset, origin, kind, index)
         elements = list(_walk(dataset))
         _check_references(elements, origin)
         _check_numbers(elements)
         check_modules(dataset)
-    if dataset.get("SpecificCharacterSet") != UTF_8:
-        raise Permanent("the result is not in UTF-8")
+    charset.check(content, origin)
     if kind == "sr" and dataset.get("VerificationFlag") != "UNVERIFIED":
         raise Permanent("the report claims to be verified")
 

@@ -6,6 +6,7 @@ study, our times and UIDs; and its Part 10 bytes. Never decides what is clinical
 
 from __future__ import annotations
 
+import warnings
 from functools import lru_cache
 from io import BytesIO
 
@@ -153,6 +154,8 @@ def part_10(dataset: Dataset, transfer_syntax_uid: str = ExplicitVRLittleEndian)
     dataset.preamble = b"\0" * 128
     buffer = BytesIO()
     # The source's patient and study go out as they came in, also where a value breaks its VR's rules.
-    with pydicom.config.disable_value_validation():
+    with warnings.catch_warnings(), pydicom.config.disable_value_validation():
+        if dataset.get("SpecificCharacterSet") != "ISO_IR 192":  # the source's own, however it calls it
+            warnings.simplefilter("ignore")
         dcmwrite(buffer, dataset, enforce_file_format=True)
     return buffer.getvalue()

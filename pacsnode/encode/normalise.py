@@ -13,7 +13,7 @@ import struct
 import warnings
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import pydicom.config
 from pydicom.datadict import dictionary_VR
@@ -33,7 +33,7 @@ UTF_8 = "ISO_IR 192"
 
 _FIRST_BULK_TAG = 0x54000000  # waveforms, overlays, pixels; 5200,xxxx before them holds the geometry of the frames
 _LEFT_OUT = {0x00080005, 0x0040B020, 0x00880200}  # character set (set anew), waveform annotations, icon image
-_TEXT_VRS = {"LO", "LT", "PN", "SH", "ST", "UC", "UT"}
+TEXT_VRS = {"LO", "LT", "PN", "SH", "ST", "UC", "UT"}
 _ONE_VALUE_VRS = {"LT", "ST", "UT"}
 _BULK_VRS = {"OB", "OD", "OF", "OL", "OV", "OW", "UN"}
 _SPACINGS = ("PixelSpacing", "ImagerPixelSpacing", "NominalScannedPixelSpacing")
@@ -56,21 +56,27 @@ _UNREADABLE = (  # what pydicom raises for damaged data (fuzzed); EOFError and O
 
 def read_header(path: Path) -> Dataset:
     """The normalised header of the Part 10 file at `path`. Raises Permanent where it cannot be read."""
-    # What is wrong with the file is found here or by the gate; pydicom's warnings of it would only fill the log.
-    with warnings.catch_warnings(), pydicom.config.disable_value_validation():
-        warnings.simplefilter("ignore")
-        try:
-            with path.open("rb") as file:
-                source = read_partial(file, stop_when=lambda tag, _vr, _length: tag >= _FIRST_BULK_TAG)
-            header = _copied(source, _charsets(source, _taken_for(source)), 0)
-        except _UNREADABLE as error:
-            if isinstance(error, OSError) and error.errno is not None:
-                raise  # the disk, not the data
-            raise Permanent(f"source {path.name} cannot be read: {error}") from error
-    header.SpecificCharacterSet = UTF_8
+    try:
+        with path.open("rb") as file:
+            header = normalised(file)
+    except _UNREADABLE as error:
+        if isinstance(error, OSError) and error.errno is not None:
+            raise  # the disk, not the data
+        raise Permanent(f"source {path.name} cannot be read: {error}") from error
     for keyword in _REQUIRED:
         if not uids.is_safe(str(header.get(keyword, ""))):
             raise Permanent(f"source {path.name} has no usable {keyword}")
+    return header
+
+
+def normalised(file: BinaryIO) -> Dataset:
+    """The header of a Part 10 file in UTF-8. Raises whatever pydicom raises for a damaged one."""
+    # What is wrong with the file is found here or by the gate; pydicom's warnings of it would only fill the log.
+    with warnings.catch_warnings(), pydicom.config.disable_value_validation():
+        warnings.simplefilter("ignore")
+        source = read_partial(file, stop_when=lambda tag, _vr, _length: tag >= _FIRST_BULK_TAG)
+        header = _copied(source, _charsets(source, _taken_for(source)), 0)
+    header.SpecificCharacterSet = UTF_8
     return header
 
 
@@ -98,7 +104,7 @@ def _element(source: Dataset, tag: BaseTag, charsets: tuple[str, ...], depth: in
         items = source[tag].value or []
         copies = [_copied(item, _charsets(item, charsets), depth + 1) for item in items]
         return DataElement(tag, "SQ", DicomSequence(copies))
-    if vr in _TEXT_VRS:
+    if vr in TEXT_VRS:
         return DataElement(tag, vr, _text(raw.value, vr, charsets))
     try:
         return source[tag]
