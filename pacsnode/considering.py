@@ -62,7 +62,7 @@ class Considering:
         self._released = released
         self._index = Index(settings.index_db)
         self._digests = Digests(settings.files, settings.index_db)
-        self._rejecting = Rejecting(settings.files, cases)
+        self._rejecting = Rejecting(settings.files, cases, self._index)
         self._announcements = Announcements(settings.index_db)
         self._bell = Bell(settings.doorbell)
         tls = credentials(settings)

@@ -167,6 +167,9 @@ class Telling:
         """What of report and page is wanted; nothing where the case goes on or ended otherwise meanwhile."""
         if record is None or record.state != "parked" or record.shadow:
             return ()
+        of_study = self._cases.of_study(record.case.study_instance_uid)
+        if any(one.case.supersedes == record.case.key and one.state == "done" for one in of_study):
+            return ()  # there is a result, of this image and more
         return tuple(kind for kind in OF_FAILURE if kind in record.case.results)
 
     def _is_private(self, note: Note, record: CaseRecord) -> bool:

@@ -33,10 +33,10 @@ def studies_reject(uid: str = UID_ARGUMENT, reason: str = REASON_OPTION) -> None
     settings = ready(load())
     index, cases = Index(settings.index_db), Cases(settings.node_db)
     try:
-        study = index.study(uid)
-        if study is None:
-            raise ConfigError(f"no study {uid} was received")
-        rejection = rejection_by_hand(study, titles[reason].value, f"operator {author()}")
+        by = f"operator {author()}"
+        rejection = rejection_by_hand(index.study(uid), cases.of_study(uid), titles[reason].value, by)
+        if rejection is None:
+            raise ConfigError(f"no image of a study {uid} was received")
         withdrawn = Rejections(cases, withdraw).reject(rejection)
     finally:
         cases.close()

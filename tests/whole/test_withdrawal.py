@@ -94,10 +94,10 @@ class World:
         return at_pacs
 
     def settled(self, study: str) -> None:
-        """Whatever came of the study last was decided, and a while has gone by."""
+        """Whatever came of the study last was decided: so is an image that came after it."""
         before = self.life(study)["received"]
-        self.node.run("studies", "list")
-        self.film(f"other {os.urandom(4).hex()}", StudyID="other")
+        other = str(self.film(f"other {os.urandom(4).hex()}").StudyInstanceUID)
+        wait_until(lambda: bool(self.life(other).get("rules")), 30, 0.1)
         assert self.life(study)["received"] == before
 
 
