@@ -31,7 +31,7 @@ from pacsnode.owing import Owing
 from pacsnode.rejecting import LARGEST_NOTE_BYTES, rejection_by_hand
 from pacsnode.settings import Settings, load
 from tests.archive import homes
-from tests.whole.rejecting import note
+from tests.rejection_notes import note
 
 ROOT = Path(__file__).resolve().parents[1]
 STUDY = "1.2.3"

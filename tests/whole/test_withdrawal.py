@@ -16,13 +16,13 @@ import pydicom
 import pytest
 from harness import Node, Pacs, electrocardiogram, free_port, radiograph, wait_until
 from orthanc import ORTHANC, Orthanc
-from rejecting import KOS, named_by, note, title_of
 from sending import variant
 
 from pacsnode.life import study_life
 from pacsnode.settings import load
 from tests.encode.cases import errors_of_dciodvfy
 from tests.infer import bundles
+from tests.rejection_notes import KOS, named_by, note, title_of
 
 pytestmark = pytest.mark.skipif(not Path(ORTHANC).exists(), reason="needs Debian's orthanc")
 
