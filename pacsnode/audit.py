@@ -24,6 +24,11 @@ Event = Literal[
     "retried",
     "rules live",
     "bundle allowed",
+    "instances rejected",
+    "rejection note ignored",
+    "case withdrawn",
+    "rejection note made",
+    "failure told",
 ]
 
 

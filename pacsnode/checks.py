@@ -321,6 +321,9 @@ def _studies(settings: Settings) -> Iterator[Check]:
         refused = outbox.listing(state="parked", limit=1000)
         if refused:
             yield Check("deliveries", "warning", f"{len(refused)} parked", "see `pacsnode deliveries list`")
+        for (study,) in cases.rows("SELECT DISTINCT study_instance_uid FROM notes WHERE state = 'parked'"):
+            todo = "see `pacsnode studies show UID`, then `jobs retry` with the key of the case"
+            yield Check("study " + study, "wrong", "a note about its results cannot be made", todo)
         if not (aside or overdue or parked or refused):
             yield Check("studies", "ok", "nothing is parked or kept aside")
     finally:

@@ -157,26 +157,49 @@ def main() -> None:
         from pacsnode.encode.build import encode as build
         from pacsnode.encode.results import write_objects
 
-        folder = Path(request["folder"])
-        lists = {k: tuple(request["case"][k]) for k in ("rules", "instances")}
-        kinds = tuple(request["kinds"])
-        case = Case(**(request["case"] | lists | {"results": kinds}))
-        objects = build(
-            findings.load(folder),
-            EncodeRequest(
-                case,
-                NodeIdentity(*request["node"]),
-                tuple(Path(p) for p in request["sources"]),
-                folder,
-                datetime.fromisoformat(request["started"]),
-                tuple(Path(p) for p in request["predecessors"]),
-            ),
-        )
-        write_objects(folder, kinds, objects)
+        asked = _encode_request(request)
+        objects = build(findings.load(asked.folder), asked)
+        write_objects(asked.folder, asked.case.results, objects)
         return {"objects": len(objects)}
 
-    compute.serve(
-        {"warm": warm, "infer": infer, "infer_many": infer_many, "encode": encode}, models.make_room, _give_back
+    def reject(request: Message) -> Message:
+        """Our rejection note for results of ours."""
+        from pacsnode.encode.rejection import rejection
+        from pacsnode.encode.results import write_objects
+
+        asked = _encode_request(request)
+        asked.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        write_objects(asked.folder, asked.case.results, [rejection(request["code"], request["reason"], asked)])
+        return {}
+
+    def fail(request: Message) -> Message:
+        """What says that a case was not analysed; its service may have gone."""
+        from pacsnode.encode.failure import failure
+        from pacsnode.encode.rejection import node_algorithm
+        from pacsnode.encode.results import write_objects
+        from pacsnode.infer.run import algorithm
+
+        asked = _encode_request(request)
+        asked.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        service = request["service"]
+        said_by = algorithm(load_service(Path(service)), "none") if service else node_algorithm(asked)
+        write_objects(asked.folder, asked.case.results, failure(request["reason"], said_by, asked))
+        return {}
+
+    operations = {"warm": warm, "infer": infer, "infer_many": infer_many, "encode": encode}
+    compute.serve({**operations, "reject": reject, "fail": fail}, models.make_room, _give_back)
+
+
+def _encode_request(request: Message) -> EncodeRequest:
+    lists = {k: tuple(request["case"][k]) for k in ("rules", "instances")}
+    case = Case(**(request["case"] | lists | {"results": tuple(request["kinds"])}))
+    return EncodeRequest(
+        case,
+        NodeIdentity(*request["node"]),
+        tuple(Path(p) for p in request["sources"]),
+        Path(request["folder"]),
+        datetime.fromisoformat(request["started"]),
+        tuple(Path(p) for p in request["predecessors"]),
     )
 
 

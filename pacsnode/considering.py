@@ -27,6 +27,7 @@ from pacsnode.handover import Candidate, Case, Decision, Instance, Study
 from pacsnode.infer.catalogue import Service
 from pacsnode.owing import Owing, Site
 from pacsnode.peers import Peer
+from pacsnode.rejecting import Rejecting, has_images
 from pacsnode.route.decide import decide
 from pacsnode.settings import Settings
 from pacsnode.telemetry import Log
@@ -61,6 +62,7 @@ class Considering:
         self._released = released
         self._index = Index(settings.index_db)
         self._digests = Digests(settings.files, settings.index_db)
+        self._rejecting = Rejecting(settings.files, cases, self._index)
         self._announcements = Announcements(settings.index_db)
         self._bell = Bell(settings.doorbell)
         tls = credentials(settings)
@@ -82,11 +84,16 @@ class Considering:
         changed = self._index.changed_since(self._cases.watermark())
         for uid, _ in changed:
             self._consider(self._digests.whole_study(self._index, uid))
+        for uid, asked_utc_us in self._rejecting.rejections.to_reconsider():
+            if self._index.study(uid) is not None:
+                self._consider(self._digests.whole_study(self._index, uid))
+            self._rejecting.rejections.reconsidered(uid, asked_utc_us)
         return bool(changed)
 
     def _consider(self, study: Study) -> None:
         site = self._site()
         self._held.pop(study.study_instance_uid, None)
+        study = self._rejecting.without_rejected(study, site.rules.peers)
         decision = decide(with_files(study, self._settings.files, site.rules.beyond_index), site.rules)
         pending: list[tuple[Candidate, Arrived]] = []
         with self._cases.transaction() as connection:
@@ -98,7 +105,7 @@ class Considering:
         log.info("decided", study=study.study_instance_uid, instances=len(study.instances), services=services)
         if study.conflict:
             log.warning("study in conflict, not routed", study=study.study_instance_uid, reason=study.conflict)
-        elif site.rules.unmatched == "alarm" and not decision.is_matched:
+        elif site.rules.unmatched == "alarm" and not decision.is_matched and has_images(study):
             log.error("no rule takes the study", study=study.study_instance_uid)
 
     def _take(
@@ -113,7 +120,9 @@ class Considering:
         earlier = [
             record.case
             for record in self._cases.of_study(study.study_instance_uid)
-            if record.case.service == candidate.service and record.shadow == candidate.shadow
+            if record.case.service == candidate.service
+            and record.shadow == candidate.shadow
+            and record.state != "withdrawn"
         ]
         key = case_key(study, candidate, service)
         held = self._cases.get(key)
@@ -230,7 +239,7 @@ class Considering:
         """
         for record in reversed(self._cases.of_study(candidate.study_instance_uid)):
             is_alike = record.case.service == candidate.service and record.shadow == candidate.shadow
-            if is_alike and set(record.case.instances) < set(candidate.instances):
+            if is_alike and record.state != "withdrawn" and set(record.case.instances) < set(candidate.instances):
                 return record.case.key
         return ""
 

@@ -143,6 +143,8 @@ class Completion:
 
 
 LateAction = Literal["rerun", "amend", "ignore"]
+OnFailure = Literal["keep", "tell"]
+"""Of a case that cannot be analysed: it waits here for a person; its destinations are told too."""
 
 
 @dataclass(frozen=True)
@@ -167,6 +169,7 @@ class Candidate:
     completion: Completion
     late: Late = Late()
     shadow: bool = False
+    on_failure: OnFailure = "keep"
 
 
 @dataclass(frozen=True)

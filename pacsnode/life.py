@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import asdict
-from datetime import UTC, datetime
 from typing import Any
 
 from pacsnode.archive.asked import AskedCases
@@ -16,6 +15,7 @@ from pacsnode.archive.cases import Cases
 from pacsnode.archive.index import Index
 from pacsnode.deliver.outbox import Outbox, Owed
 from pacsnode.settings import Settings
+from pacsnode.standing import local, rejected, results_told
 
 
 def study_life(settings: Settings, study_instance_uid: str) -> dict[str, Any] | None:
@@ -32,12 +32,13 @@ def study_life(settings: Settings, study_instance_uid: str) -> dict[str, Any] | 
             "study_instance_uid": study_instance_uid,
             "conflict": study.conflict if study else "",
             "received": _received(settings, index, study_instance_uid),
-            "aside": [asdict(a) | {"received": _time(settings, a.received_utc_us)} for a in aside],
+            **rejected(settings, cases, study_instance_uid),
+            "aside": [asdict(a) | {"received": local(settings, a.received_utc_us)} for a in aside],
             "rules_hash": decided[0] if decided else "",
             "rules": [asdict(v) for v in decided[1]] if decided else [],
             "waiting": [asdict(p.candidate) for p in cases.pending(study_instance_uid)],
             "answers": _answers(settings, index, cases, study_instance_uid),
-            "cases": [_case(settings, cases, record, deliveries) for record in cases.of_study(study_instance_uid)],
+            "cases": _cases(settings, cases, study_instance_uid, deliveries),
         }
     finally:
         outbox.close()
@@ -59,7 +60,7 @@ def _answers(settings: Settings, index: Index, cases: Cases, study_instance_uid:
             "sop_instance_uid": one.sop_instance_uid,
             "peer": one.peer,
             "modality": one.attributes.get("Modality", ("?",))[0],
-            "received": _time(settings, one.received_utc_us),
+            "received": local(settings, one.received_utc_us),
             "case": case_of.get(one.sop_instance_uid, ""),
             "refused": refused.get(one.sop_instance_uid, ""),
         }
@@ -75,12 +76,25 @@ def _received(settings: Settings, index: Index, study_instance_uid: str) -> dict
         "instances": len(instances),
         "peers": sorted({i.peer for i in instances}),
         "modalities": dict(Counter(i.attributes.get("Modality", ("?",))[0] for i in instances)),
-        "first": _time(settings, min(times)) if times else "",
-        "last": _time(settings, max(times)) if times else "",
+        "first": local(settings, min(times)) if times else "",
+        "last": local(settings, max(times)) if times else "",
     }
 
 
-def _case(settings: Settings, cases: Cases, record: CaseRecord, deliveries: list[Owed]) -> dict[str, Any]:
+def _cases(settings: Settings, cases: Cases, study: str, deliveries: list[Owed]) -> list[dict[str, Any]]:
+    records = cases.of_study(study)
+    plain = []
+    for record in records:
+        made = results_told(settings, cases, record, records)
+        plain.append({**_case(settings, cases, record), **made, "deliveries": _of_case(settings, record, deliveries)})
+    return plain
+
+
+def _of_case(settings: Settings, record: CaseRecord, deliveries: list[Owed]) -> list[dict[str, Any]]:
+    return [_delivery(settings, d) for d in reversed(deliveries) if d.case_key == record.case.key]
+
+
+def _case(settings: Settings, cases: Cases, record: CaseRecord) -> dict[str, Any]:
     case = record.case
     until_us = AskedCases(cases).until_utc_us(case.key)
     return {
@@ -91,15 +105,13 @@ def _case(settings: Settings, cases: Cases, record: CaseRecord, deliveries: list
         "shadow": record.shadow,
         "state": record.state,
         "reason": record.reason,
-        "answer_until": _time(settings, until_us) if until_us else "",
+        "answer_until": local(settings, until_us) if until_us else "",
         "whole_because": record.whole_because,
         "supersedes": case.supersedes,
         "attempt": record.attempt,
-        "started": _time(settings, case.started_utc_us),
-        "finished": _time(settings, record.finished_utc_us) if record.finished_utc_us else "",
+        "started": local(settings, case.started_utc_us),
+        "finished": local(settings, record.finished_utc_us) if record.finished_utc_us else "",
         "timings_s": record.timings,
-        "results": [asdict(r) for r in cases.results(case.key)],
-        "deliveries": [_delivery(settings, d) for d in reversed(deliveries) if d.case_key == case.key],
     }
 
 
@@ -112,12 +124,6 @@ def _delivery(settings: Settings, owed: Owed) -> dict[str, Any]:
         "attempts": owed.attempts,
         "reason": owed.reason,
         "status": None if owed.status is None else f"0x{owed.status:04X}",
-        "ended": _time(settings, owed.ended_utc_us) if owed.ended_utc_us else "",
-        "next_attempt": _time(settings, owed.next_attempt_utc_us) if owed.state == "owed" else "",
+        "ended": local(settings, owed.ended_utc_us) if owed.ended_utc_us else "",
+        "next_attempt": local(settings, owed.next_attempt_utc_us) if owed.state == "owed" else "",
     }
-
-
-def _time(settings: Settings, utc_us: int) -> str:
-    """A time as people of the site read it."""
-    moment = datetime.fromtimestamp(utc_us / 1e6, UTC).astimezone(settings.zone)
-    return moment.isoformat(sep=" ", timespec="milliseconds")

@@ -43,7 +43,7 @@ def node_0001(db: Database) -> None:
         results TEXT NOT NULL,
         send_to TEXT NOT NULL,
         priority INTEGER NOT NULL,
-        state TEXT NOT NULL,                  -- waiting | asked | running | done | parked
+        state TEXT NOT NULL,                  -- waiting | asked | running | done | parked | withdrawn
         reason TEXT NOT NULL DEFAULT '',
         whole_because TEXT NOT NULL,
         supersedes TEXT NOT NULL DEFAULT '',
@@ -71,7 +71,7 @@ def node_0001(db: Database) -> None:
         destination TEXT NOT NULL,
         case_key TEXT NOT NULL,
         study_instance_uid TEXT NOT NULL,
-        state TEXT NOT NULL,                  -- owed | sent | parked
+        state TEXT NOT NULL,                  -- owed | sent | parked | cancelled
         priority INTEGER NOT NULL,
         attempts INTEGER NOT NULL DEFAULT 0,
         next_attempt_utc_us INTEGER NOT NULL,
@@ -184,6 +184,56 @@ def node_0006(db: Database) -> None:
         reason TEXT NOT NULL,
         refused_utc_us INTEGER NOT NULL
     ) WITHOUT ROWID;
+    """)
+
+
+@node()
+def node_0007(db: Database) -> None:
+    """What was rejected, who said so, and what the node says of a case itself: rejection notes, `not analysed`."""
+    _add_columns(
+        db,
+        "cases",
+        on_failure="TEXT NOT NULL DEFAULT 'keep'",  # tell: its destinations hear that it could not be analysed
+    )
+    db.executescript("""
+    CREATE TABLE IF NOT EXISTS rejection_notes (  -- that were received, and looked at
+        sop_instance_uid TEXT PRIMARY KEY,
+        study_instance_uid TEXT NOT NULL,
+        peer TEXT NOT NULL,
+        code TEXT NOT NULL,                   -- '': its title is none that rejects
+        objection TEXT NOT NULL,              -- why it does nothing; '' where it counts
+        instances INTEGER NOT NULL,           -- how many it rejects, of those that are here
+        looked_utc_us INTEGER NOT NULL
+    ) WITHOUT ROWID;
+    CREATE INDEX IF NOT EXISTS rejection_notes_study ON rejection_notes(study_instance_uid);
+    CREATE TABLE IF NOT EXISTS rejected (
+        sop_instance_uid TEXT PRIMARY KEY,
+        study_instance_uid TEXT NOT NULL,
+        code TEXT NOT NULL,
+        author TEXT NOT NULL,                 -- the peer, or the user of the command
+        note TEXT NOT NULL,                   -- SOP Instance UID of the rejection note; '' by the command
+        rejected_utc_us INTEGER NOT NULL
+    ) WITHOUT ROWID;
+    CREATE INDEX IF NOT EXISTS rejected_study ON rejected(study_instance_uid);
+    CREATE TABLE IF NOT EXISTS reconsider (   -- studies to decide again though nothing new came
+        study_instance_uid TEXT PRIMARY KEY,
+        asked_utc_us INTEGER NOT NULL
+    ) WITHOUT ROWID;
+    CREATE TABLE IF NOT EXISTS notes (        -- that we make; their objects are in results, under this key
+        key TEXT PRIMARY KEY,
+        kind TEXT NOT NULL,                   -- rejection | failure
+        case_key TEXT NOT NULL,
+        study_instance_uid TEXT NOT NULL,
+        code TEXT NOT NULL,                   -- title of a rejection
+        reason TEXT NOT NULL,
+        instances TEXT NOT NULL,              -- our objects that a rejection lists
+        destinations TEXT NOT NULL,           -- who gets a rejection
+        told_utc_us INTEGER NOT NULL,         -- a part of its bytes
+        state TEXT NOT NULL DEFAULT 'due',    -- due | done | parked
+        problem TEXT NOT NULL DEFAULT ''      -- why it is parked
+    ) WITHOUT ROWID;
+    CREATE INDEX IF NOT EXISTS notes_case ON notes(case_key);
+    CREATE INDEX IF NOT EXISTS notes_due ON notes(told_utc_us) WHERE state = 'due';
     """)
 
 

@@ -9,6 +9,7 @@ import sqlite3
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
+from pacsnode.archive import notes
 from pacsnode.archive.case_rows import CaseRecord, ResultRecord
 from pacsnode.archive.cases import Cases
 from pacsnode.archive.index import Index
@@ -40,9 +41,9 @@ class Owing:
     def debts(self, record: CaseRecord, results: Sequence[ResultRecord]) -> list[Debt]:
         """What is owed to whom; a destination that may not have it is refused with its reason, for people to see.
 
-        Of a case in shadow nothing is ever owed.
+        Of a case in shadow nothing is ever owed, nor of one that was withdrawn.
         """
-        if record.shadow:
+        if record.shadow or record.state == "withdrawn":
             return []
         wanted = [r for r in results if r.kind in record.case.results]
         debts = []
@@ -78,7 +79,12 @@ class Owing:
             owe(connection, "", study.study_instance_uid, forward.priority, debts)
 
     def forbidden(self, owed: Owed, peer: Peer) -> str:
-        """Why a row may not be sent to a peer now, though an operator retries it; "" when it may."""
+        """Why a row may not be sent to a peer now, though an operator retries it; "" when it may.
+
+        A rejection note always may: it goes where the results went that it withdraws.
+        """
+        if owed.case_key and self._is_rejection(owed.sop_instance_uid):
+            return ""
         conflict = self._index().conflict(owed.study_instance_uid)
         if conflict:
             return f"the study's instances disagree on the patient: {conflict}"
@@ -87,9 +93,15 @@ class Owing:
         record = self._cases.get(owed.case_key)
         if record is None:
             return "its case is not known any more"
+        if record.state == "withdrawn":
+            return f"withdrawn: {record.reason}"
         if owed.sop_instance_uid in record.case.instances:
             return ""  # an image for the vendor's node that does the case's work
         return "its case runs in shadow" if record.shadow else self._refusal(record.case.service, peer)
+
+    def _is_rejection(self, sop_instance_uid: str) -> bool:
+        with self._cases.reading() as connection:
+            return notes.is_rejection(connection, sop_instance_uid)
 
     def _refusal(self, service_name: str, peer: Peer) -> str:
         service = self._site().services.get(service_name)

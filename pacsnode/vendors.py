@@ -211,6 +211,7 @@ class Vendors:
         known = {one.sop_instance_uid for one in study.instances}
         answers = [one.sop_instance_uid for one in index.answers(case.study_instance_uid, remote.peer)]
         known |= set(answers) - self._asked.refusals(answers).keys()
+        known -= self._asked.rejected(case.study_instance_uid)
         asked = Asked(image.attributes, study.issuer, frozenset(case.instances), known)
         refused = {}
         for one in objects:

@@ -36,6 +36,7 @@ from pacsnode.retaining import Retaining
 from pacsnode.settings import Settings
 from pacsnode.supervise import notify
 from pacsnode.telemetry import Log
+from pacsnode.telling import Telling
 from pacsnode.watched import LOOK_EVERY_S
 from pacsnode.workflow import Stores, Workflow
 
@@ -70,13 +71,9 @@ class Work:
         self._archive = Archive(settings.files, settings.index_db, "work", minimum_free_mb=0, on_rows=lambda: None)
         self._keeper = ComputeKeeper([sys.executable, "-m", "pacsnode.child"], child_environment(settings))
         self._queue = ComputeQueue(self._keeper)
-        self._workflow = Workflow(
-            settings,
-            identity,
-            Stores(self._archive, settings.index_db, self._cases, self._allowing),
-            self._queue,
-            lambda: self._site,
-        )
+        stores = Stores(self._archive, settings.index_db, self._cases, self._allowing)
+        self._workflow = Workflow(settings, identity, stores, self._queue, lambda: self._site)
+        self._telling = Telling(settings, identity, stores, self._workflow, self._queue)
         self._considering = Considering(
             settings, self._cases, self._workflow.owing, lambda: self._site, self._doorbell.released_boot_us
         )
@@ -120,6 +117,7 @@ class Work:
             self._resume(record.case.key, record.attempt)
         self._senders.wake()
         self._retaining.start()
+        self._telling.start(lambda: self._site, self._senders.wake)
         threading.Thread(target=self._warm, name="warm", daemon=True).start()
         log.info("working", rules=self._site.rules.hash[:12], services=",".join(sorted(self._site.services)))
 
@@ -138,6 +136,7 @@ class Work:
             for record in self._cases.take(CASES_AT_ONCE, vendors.services().keys()):
                 self._engine.start(record.case.key, record.attempt)
             self._senders.wake()
+            self._telling.wake()
             self._free_old_runs()
             notify("WATCHDOG=1")
             sleep_s = min(SWEEP_EVERY_S, watchdog_s or SWEEP_EVERY_S)
@@ -186,6 +185,7 @@ class Work:
         self._stopping.set()
         self._senders.stop(grace_s)
         self._retaining.close(grace_s)
+        self._telling.close(grace_s)
         self._engine.close(int(grace_s))
         self._keeper.close()
         self._archive.close()
@@ -249,7 +249,7 @@ class Work:
         self._looked_at_runs_s = time.monotonic()
         for folder in self._settings.runs.iterdir():
             record = self._cases.get(folder.name)
-            done = record is not None and record.state == "done"
+            done = record is not None and record.state in ("done", "withdrawn")
             if done and time.time() - folder.stat().st_mtime > KEEP_RUNS_S:
                 shutil.rmtree(folder)
         with self._cases.transaction() as connection:

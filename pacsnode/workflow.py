@@ -19,12 +19,13 @@ from pathlib import Path
 
 from pacsnode import findings
 from pacsnode.allowing import Allowing
-from pacsnode.archive import numbers
+from pacsnode.archive import notes, numbers
 from pacsnode.archive.case_rows import CaseRecord, ResultRecord, result_record
 from pacsnode.archive.cases import Cases
 from pacsnode.archive.index import Index
 from pacsnode.archive.store import Archive
-from pacsnode.deliver.outbox import owe
+from pacsnode.deliver.outbox import owe, withdraw
+from pacsnode.dicom.rejection import TITLES
 from pacsnode.dimse.part10 import read_meta
 from pacsnode.encode.results import is_recorded, read_objects
 from pacsnode.errors import Permanent, Rejected, Transient
@@ -135,6 +136,7 @@ class Workflow:
             return
         begun = time.monotonic()
         predecessors = [r for r in self._cases.results(record.case.supersedes) if r.kind == "sr"]
+        predecessors += [r for r in self._failures(record.case) if r.kind == "sr"]
         self._queue.call(
             "encode",
             {
@@ -159,7 +161,7 @@ class Workflow:
         results = self._archived(key, kinds)
         if not results and not self.vendors.concerns(key):
             made = read_objects(self._settings.runs / key, kinds)
-            results = [result_record(record.case, one, self._keep(record.case, one.path)) for one in made]
+            results = [result_record(record.case, one, self.keep(one.path)) for one in made]
         read = self._readings(key) if is_last else None
 
         def enter(connection: sqlite3.Connection) -> None:
@@ -169,9 +171,26 @@ class Workflow:
             now = self._record(key)
             debts = self.owing.debts(now, self._cases.results(key))
             owe(connection, key, now.case.study_instance_uid, now.priority, debts)
+            if is_last:
+                self._withdraw_failures(connection, now.case)
 
         self._cases.add_results(key, results, enter, is_last=is_last)
         log.info("results kept", case=key, service=record.case.service, results=len(results), shadow=record.shadow)
+
+    def _failures(self, case: Case) -> list[ResultRecord]:
+        """What said of this case, or of the one that it supersedes, that it was not analysed."""
+        with self._cases.reading() as connection:
+            return [
+                one for key in (case.supersedes, case.key) for one in notes.standing_failures(connection, key) if key
+            ]
+
+    def _withdraw_failures(self, connection: sqlite3.Connection, case: Case) -> None:
+        """There is a result now: the report supersedes what said that there is none, and a note hides its page."""
+        title = TITLES["quality"].value, f"analysed after all: case {case.key[:12]}"
+        for key in filter(None, (case.supersedes, case.key)):
+            failures = [one.sop_instance_uid for one in notes.standing_failures(connection, key)]
+            destinations = withdraw(connection, key, failures, title[1])
+            notes.add_rejection(connection, key, title, failures, destinations)
 
     def _readings(self, key: str) -> Readings | None:
         """The numbers of a case; None where its findings are not here."""
@@ -185,6 +204,8 @@ class Workflow:
         record = self._cases.get(key)
         if record is None:
             raise Permanent("the case is not in the database any more")
+        if record.state == "withdrawn":
+            raise Permanent(f"withdrawn: {record.reason}")
         conflict = self._index().conflict(record.case.study_instance_uid)
         if conflict:
             raise Permanent(f"the study's instances disagree on the patient: {conflict}")
@@ -207,8 +228,11 @@ class Workflow:
             files.append(str((self._settings.files / instance.path).absolute()))
         return files
 
-    def _keep(self, case: Case, made: Path) -> str:
-        """Archive one encoded object; what is archived already under its UID is reused. Returns its path."""
+    def keep(self, made: Path) -> str:
+        """Archive one encoded object; what is archived already under its UID is reused. Gives its path below `files/`.
+
+        Raises Permanent, Transient.
+        """
         with made.open("rb") as file:
             meta = read_meta(file)
             held = self._index().instance(meta.sop_instance_uid)

@@ -31,9 +31,20 @@ LAYERS = (
     ("dimse",),
     ("archive", "engine"),
     ("receive", "route", "complete", "infer", "encode", "deliver", "exchange"),  # the stages
-    ("allowing", "owing", "retaining"),  # which bundles may run; who gets which results; what may go
+    (
+        "allowing",
+        "owing",
+        "retaining",
+        "rejecting",
+    ),  # which bundles may run; who gets what; what may go, what counts no more
     ("wrap",),  # files of devices that do not speak DICOM, made into objects by a command
-    ("workflow", "considering", "vendors"),  # the order of the stages: from study to case, from case to results
+    (
+        "workflow",
+        "considering",
+        "vendors",
+        "telling",
+    ),  # the order of the stages: from study to case, from case to results
+    ("standing",),  # which results count
     ("live",),  # which rules are live: judged, recorded, swapped
     (
         "life",

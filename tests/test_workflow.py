@@ -12,12 +12,15 @@ import pytest
 
 from pacsnode import findings, schema
 from pacsnode.allowing import Allowing
+from pacsnode.archive import notes
 from pacsnode.archive.case_rows import Arrived, Pending
 from pacsnode.archive.cases import Cases
+from pacsnode.archive.rejections import Rejection, Rejections
 from pacsnode.archive.store import Archive
-from pacsnode.deliver.outbox import Outbox
+from pacsnode.deliver.outbox import Outbox, withdraw
 from pacsnode.encode.build import encode
 from pacsnode.encode.results import write_objects
+from pacsnode.errors import Permanent
 from pacsnode.handover import Candidate, Completion
 from pacsnode.infer.compute import ComputeKeeper
 from pacsnode.infer.waiting import ComputeQueue
@@ -132,3 +135,40 @@ def test_the_numbers_of_a_case_that_is_done_are_kept_without_its_sentences(world
     ]
     assert list(read.inputs[0].presences.values()) == ["undetermined"]
     assert "Sensitivity" not in text
+
+
+def test_a_case_that_is_withdrawn_while_it_runs_sends_nothing_more_and_is_not_parked(world: World) -> None:
+    world.open(world.live)
+    world.workflow.keep_reports(KEY)
+    owed = {o.sop_instance_uid for o in world.outbox.listing()}
+    rejection = Rejection(world.live.study_instance_uid, world.live.instances, "113001", "pacs")
+    assert [r.case.key for r in Rejections(world.cases, withdraw).reject(rejection)] == [KEY]
+    with pytest.raises(Permanent, match="withdrawn: Rejected for Quality Reasons"):
+        world.workflow.keep_pictures(KEY)
+    world.workflow.park(KEY, 1, "withdrawn")
+    record = world.cases.get(KEY)
+    assert record is not None
+    assert (record.state, world.cases.retry(KEY)) == ("withdrawn", False)
+    assert {o.sop_instance_uid: o.state for o in world.outbox.listing()} == dict.fromkeys(owed, "cancelled")
+    with world.cases.reading() as connection:
+        (note,) = notes.due(connection)
+    assert set(note.instances) == owed
+
+
+def test_a_failure_is_told_by_rule_alone_once_for_a_reason_and_never_from_the_shadow(world: World) -> None:
+    def told() -> list[str]:
+        with world.cases.reading() as connection:
+            return [note.reason for note in notes.of_case(connection, KEY)]
+
+    world.open(replace(world.live, shadow=True, on_failure="tell"))
+    world.workflow.park(KEY, 1, "no pixels")
+    assert told() == []
+    world.cases.unite(KEY, world.live)
+    world.cases.retry(KEY)
+    world.workflow.park(KEY, 2, "no pixels")
+    assert told() == []
+    world.cases.unite(KEY, replace(world.live, on_failure="tell"))
+    for attempt, reason in ((3, "no pixels"), (4, "no pixels"), (5, "other")):
+        world.cases.retry(KEY)
+        world.workflow.park(KEY, attempt, reason)
+    assert told() == ["no pixels", "other"]

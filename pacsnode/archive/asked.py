@@ -141,6 +141,11 @@ class AskedCases:
         )
         return {str(uid): str(reason) for uid, reason in rows}
 
+    def rejected(self, study_instance_uid: str) -> set[str]:
+        """Images of a study that count no more: an answer may not refer to them."""
+        sql = "SELECT sop_instance_uid FROM rejected WHERE study_instance_uid = ?"
+        return {str(uid) for (uid,) in self._cases.rows(sql, (study_instance_uid,))}
+
     def until_utc_us(self, key: str) -> int | None:
         """Until when a case waits for its answer; None where it does not."""
         rows = self._cases.rows(

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from pacsnode import audit
+from pacsnode.archive import notes
 from pacsnode.archive.case_rows import (
     Arrived,
     CaseRecord,
@@ -57,6 +58,12 @@ class Cases:
         """What a query finds. It takes no write lock, as a transaction does; inside of one it belongs to it."""
         with self._lock:
             return self._connection.execute(sql, parameters).fetchall()
+
+    @contextmanager
+    def reading(self) -> Iterator[sqlite3.Connection]:
+        """The connection for queries alone, with no write lock."""
+        with self._lock:
+            yield self._connection
 
     # --- decisions and candidates
 
@@ -142,10 +149,12 @@ class Cases:
             if self.get(case.key) is not None:
                 self.unite(case.key, candidate)
                 return
+            if notes.some_rejected(connection, case.instances):  # since it was decided: it is decided again
+                return
             connection.execute(
                 "INSERT INTO cases (key, study_instance_uid, service, rules, rules_hash, instances, results, "
-                "send_to, priority, state, whole_because, supersedes, started_utc_us, shadow) "
-                "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, 'waiting', ?, ?, ?, ?)",
+                "send_to, priority, state, whole_because, supersedes, started_utc_us, shadow, on_failure) "
+                "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, 'waiting', ?, ?, ?, ?, ?)",
                 (
                     case.key,
                     case.study_instance_uid,
@@ -160,6 +169,7 @@ class Cases:
                     case.supersedes,
                     case.started_utc_us,
                     candidate.shadow,
+                    candidate.on_failure,
                 ),
             )
             audit.record(connection, "case opened", study=case.study_instance_uid, case=case.key, service=case.service)
@@ -177,6 +187,8 @@ class Cases:
             if held.shadow and not candidate.shadow:
                 _go_live(connection, key, candidate)
                 return True
+            if candidate.on_failure == "tell":
+                connection.execute("UPDATE cases SET on_failure = 'tell' WHERE key = ?", (key,))
             grown = {
                 "send_to": _joined(held.send_to, candidate.send_to),
                 "results": _joined(held.case.results, candidate.results),
@@ -261,11 +273,12 @@ class Cases:
         with self.transaction() as connection:
             changed = connection.execute(
                 "UPDATE cases SET state = 'parked', reason = ?, finished_utc_us = ? "
-                "WHERE key = ? AND attempt = ? AND state != 'done'",
+                "WHERE key = ? AND attempt = ? AND state NOT IN ('done', 'withdrawn')",
                 (reason, utc_us(), key, attempt),
             ).rowcount
             if changed:
                 audit.record(connection, "case parked", case=key, reason=reason)
+                notes.add_failure(connection, key, attempt, reason)
 
     def retry(self, key: str) -> bool:
         """Put a parked case back in the line; False when it is not parked."""
@@ -308,24 +321,20 @@ class Cases:
 
     def results(self, key: str) -> list[ResultRecord]:
         """Archived results of a case."""
-        return [
-            ResultRecord(
-                r["sop_instance_uid"],
-                r["case_key"],
-                r["kind"],
-                r["sop_class_uid"],
-                r["series_instance_uid"],
-                r["path"],
-            )
-            for r in self.rows("SELECT * FROM results WHERE case_key = ? ORDER BY sop_instance_uid", (key,))
-        ]
+        with self.reading() as connection:
+            return notes.objects(connection, key)
 
 
 def _go_live(connection: sqlite3.Connection, key: str, candidate: Candidate) -> None:
     """A case in shadow that a live rule asks for."""
     connection.execute(
-        "UPDATE cases SET shadow = 0, send_to = ?, results = ?, rules = ?, priority = ? WHERE key = ?",
-        (*map(to_json, (candidate.send_to, candidate.results, candidate.rules)), candidate.priority, key),
+        "UPDATE cases SET shadow = 0, send_to = ?, results = ?, rules = ?, priority = ?, on_failure = ? WHERE key = ?",
+        (
+            *map(to_json, (candidate.send_to, candidate.results, candidate.rules)),
+            candidate.priority,
+            candidate.on_failure,
+            key,
+        ),
     )
     audit.record(connection, "case in shadow goes live", case=key)
 

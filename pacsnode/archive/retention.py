@@ -54,7 +54,7 @@ _STANDINGS: Final = f"""
                            AND d.revision >= s.revision) THEN 'undecided'
         WHEN EXISTS (SELECT 1 FROM node.candidates d WHERE d.study_instance_uid = s.study_instance_uid)
           OR EXISTS (SELECT 1 FROM node.cases d
-                     WHERE d.study_instance_uid = s.study_instance_uid AND d.state != 'done'
+                     WHERE d.study_instance_uid = s.study_instance_uid AND d.state NOT IN ('done', 'withdrawn')
                        AND NOT (d.shadow AND d.state = 'parked')) THEN 'unfinished'
         WHEN s.study_instance_uid IN owing THEN 'owed'
         WHEN sum(i.dataset_sha256 = '') > 0 THEN 'unhashed'

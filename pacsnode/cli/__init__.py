@@ -6,7 +6,7 @@ import sys
 
 import typer
 
-from pacsnode.cli import callers, looking, models, retention, rules, running, sending, wrapping
+from pacsnode.cli import callers, looking, models, rejecting, retention, rules, running, sending, wrapping
 from pacsnode.errors import PacsnodeError
 
 app = typer.Typer(
@@ -21,7 +21,7 @@ running.register(app)
 models.register(app)
 rules.register(app)
 sending.register(app)
-looking.register(app)
+rejecting.register(looking.register(app))
 callers.register(app)
 retention.register(app)
 wrapping.register(app)

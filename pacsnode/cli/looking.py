@@ -15,8 +15,8 @@ UNITS_S = {"m": 60, "h": 3600, "d": 86400}
 JSON_OPTION = typer.Option(False, "--json", help="JSON instead of text.")
 
 
-def register(app: typer.Typer) -> None:
-    """Add these commands."""
+def register(app: typer.Typer) -> typer.Typer:
+    """Add these commands; gives the group `studies`."""
     studies = typer.Typer(help="Studies and what became of them.", no_args_is_help=True)
     studies.command("list")(studies_list)
     studies.command("show")(studies_show)
@@ -30,6 +30,7 @@ def register(app: typer.Typer) -> None:
     deliveries.command("list")(deliveries_list)
     deliveries.command("retry")(deliveries_retry)
     app.add_typer(deliveries, name="deliveries")
+    return studies
 
 
 def studies_list(limit: int = typer.Option(50, help="How many of the newest."), as_json: bool = JSON_OPTION) -> None:
@@ -89,7 +90,7 @@ def studies_aside(limit: int = typer.Option(50, help="How many of the newest."),
 
 
 def jobs_list(
-    state: str = typer.Option("", help="waiting, asked, running, done or parked."),
+    state: str = typer.Option("", help="waiting, asked, running, done, parked or withdrawn."),
     limit: int = typer.Option(50, help="How many of the newest."),
     as_json: bool = JSON_OPTION,
 ) -> None:
@@ -119,7 +120,8 @@ def jobs_list(
 
 
 def jobs_retry(key: str = typer.Argument(help="Key of a parked case, or `all`.")) -> None:
-    """Run a parked case again."""
+    """Run a parked case again; or make a note about it that could not be made."""
+    from pacsnode.archive import notes
     from pacsnode.archive.cases import Cases
     from pacsnode.settings import load
 
@@ -128,16 +130,18 @@ def jobs_retry(key: str = typer.Argument(help="Key of a parked case, or `all`.")
     try:
         keys = [r.case.key for r in cases.listing("parked", 10_000)] if key == "all" else [key]
         done = sum(cases.retry(k) for k in keys)
+        with cases.transaction() as connection:
+            remade = sum(notes.retry(connection, k) for k in ([] if key == "all" else keys))
     finally:
         cases.close()
-    if not done and key != "all":
+    if not done and not remade and key != "all":
         raise ConfigError(f"no parked case {key}")
     ring(settings)
-    typer.echo(f"{done} cases will run again")
+    typer.echo(f"{done} cases will run again" if done or not remade else f"{remade} notes will be made again")
 
 
 def deliveries_list(
-    state: str = typer.Option("", help="owed, sent or parked."),
+    state: str = typer.Option("", help="owed, sent, parked or cancelled."),
     limit: int = typer.Option(50, help="How many of the newest."),
     as_json: bool = JSON_OPTION,
 ) -> None:
@@ -174,7 +178,7 @@ def deliveries_retry(which: str = typer.Argument(help="Number of a delivery, a d
     settings = ready(load())
     outbox = Outbox(settings.node_db, 0)
     try:
-        everything = [o for o in outbox.listing(limit=100_000) if o.state != "sent"]
+        everything = [o for o in outbox.listing(limit=100_000) if o.state not in ("sent", "cancelled")]
         chosen = [o.id for o in everything if which in ("all", str(o.id), o.destination)]
         done = outbox.retry(chosen)
     finally:
@@ -195,6 +199,8 @@ def _told(life: dict[str, Any]) -> list[str]:
     ]
     if life["conflict"]:
         lines.append(f"CONFLICT    {life['conflict']}: stored, not routed")
+    lines += [f"REJECTED    {r['when']}  {r['instances']} images: {r['reason']}" for r in life["rejected"]]
+    lines += [f"note        of {n['peer']} does nothing: {n['reason']}" for n in life["notes_ignored"]]
     lines += [f"aside       {a['received']}  {a['reason']}  ({a['sop_instance_uid']})" for a in life["aside"]]
     for rule in life["rules"]:
         lines.append(f"rule        {'+' if rule['matched'] else '-'} {rule['rule']}: {rule['reason']}")
@@ -235,10 +241,12 @@ def _case_told(case: dict[str, Any]) -> list[str]:
     if case["answer_until"]:
         lines.append(f"  asked     waits for the answer of a vendor's node until {case['answer_until']}")
     if case["reason"]:
-        lines.append(f"  PARKED    {case['reason']}")
-    lines += [f"  result    {r['kind'].upper():4}{r['sop_instance_uid']}" for r in case["results"]]
+        lines.append(f"  {case['state'].upper():9} {case['reason']}")
+    lines += [f"  result    {r['kind'].upper():4}{r['sop_instance_uid']}  {_standing(r)}" for r in case["results"]]
+    lines += [line for note in case["notes"] for line in _note_told(note)]
     kinds = dict.fromkeys(case["instances"], "image")
-    kinds |= {r["sop_instance_uid"]: r["kind"].upper() for r in case["results"]}
+    made = [*case["results"], *(one for note in case["notes"] for one in note["objects"])]
+    kinds |= {r["sop_instance_uid"]: r["kind"].upper() for r in made}
     for d in case["deliveries"]:
         when = d["ended"] or f"next attempt {d['next_attempt']}"
         detail = f"  {d['reason']}" if d["reason"] else ""
@@ -247,6 +255,25 @@ def _case_told(case: dict[str, Any]) -> list[str]:
             f"  delivery  {kind:3} to {d['destination']}: {d['state']} {when} {d['status'] or ''}{detail}".rstrip()
         )
     return lines
+
+
+def _standing(result: dict[str, Any]) -> str:
+    """`current since …`, `superseded … by case …`, `withdrawn …: …`."""
+    standing = result["standing"]
+    since = f"since {standing['since']}" if standing["is"] == "current" else standing["since"]
+    reason = f": {standing['reason']}" if standing["reason"] else ""
+    by = f" by case {standing['by'][:12]}" if standing["by"] else ""
+    return f"{standing['is']} {since}{by}{reason}"
+
+
+def _note_told(note: dict[str, Any]) -> list[str]:
+    """What the node said of the case itself, or has still to say."""
+    what = {"rejection": "withdrawal", "failure": "not analysed"}[note["kind"]]
+    state = {"due": ", to be made", "parked": f", CANNOT BE MADE: {note['problem']}"}.get(note["state"], "")
+    lines = [f"  told      {what} {note['told']}: {note['reason']}{state}"]
+    return lines + [
+        f"  result    {o['kind'].upper():4}{o['sop_instance_uid']}  {_standing(o)}" for o in note["objects"]
+    ]
 
 
 def _print_rows(rows: list[dict[str, Any]], as_json: bool) -> None:

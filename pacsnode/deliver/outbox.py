@@ -5,10 +5,11 @@ Holding, retrying and giving up are UPDATEs. Never talks to a peer.
 
 from __future__ import annotations
 
+import json
 import random
 import sqlite3
 import threading
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -105,6 +106,25 @@ def ask(connection: sqlite3.Connection, case_key: str, study: str, priority: int
         "AND (state != 'owed' OR case_key != ?)",
         [(case_key, now, now, uid, debt.destination, case_key) for uid in debt.instances],
     )
+
+
+def withdraw(connection: sqlite3.Connection, case_key: str, instances: Collection[str], reason: str) -> tuple[str, ...]:
+    """End what of these objects is not sent yet, with that reason; gives those who have one of them or may get it just
+    now. `case_key` is "" for images that are forwarded. The caller holds the transaction.
+    """
+    of_these = "case_key = ? AND sop_instance_uid IN (SELECT value FROM json_each(?))"
+    given = (case_key, json.dumps(list(instances)))
+    rows = connection.execute(
+        f"SELECT DISTINCT destination FROM outbox WHERE {of_these} "  # noqa: S608  # our own words
+        "AND state IN ('owed', 'sending', 'sent', 'confirmed') ORDER BY destination",
+        given,
+    ).fetchall()
+    connection.execute(
+        "UPDATE outbox SET state = 'cancelled', reason = ?, ended_utc_us = ? "  # noqa: S608  # our own words
+        f"WHERE {of_these} AND state NOT IN ('sent', 'confirmed', 'cancelled')",
+        (f"withdrawn: {reason}", utc_us(), *given),
+    )
+    return tuple(str(row[0]) for row in rows)
 
 
 class Outbox:

@@ -162,6 +162,7 @@ def _candidate(rule: Rule, service: str, images: Images, deciding: _Deciding) ->
         ),
         Late(rule.late.do, rule.late.within),
         rule.shadow,
+        rule.on_failure,
     )
 
 
@@ -219,6 +220,7 @@ def _united(first: Candidate, second: Candidate) -> Candidate:
         priority=min(first.priority, second.priority),
         completion=completion,
         late=late,
+        on_failure="tell" if "tell" in (first.on_failure, second.on_failure) else "keep",
     )
 
 

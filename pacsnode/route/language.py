@@ -16,7 +16,7 @@ from pydantic import BeforeValidator, Field, GetJsonSchemaHandler, StringConstra
 
 from pacsnode import yamlfile
 from pacsnode.durations import DURATION, Seconds, seconds
-from pacsnode.handover import LateAction, ResultKind
+from pacsnode.handover import LateAction, OnFailure, ResultKind
 from pacsnode.operands import WEEKDAYS
 from pacsnode.operators import ConditionMap
 from pacsnode.peers import Peers
@@ -170,6 +170,7 @@ class Defaults(Record):
     send_to: Annotated[Names | None, Field(description="Who gets the results.")] = None
     priority: Annotated[Priority, Field(description="What goes first where several wait.")] = "routine"
     late_images: Annotated[Late, Field(description="What images do that come too late.")] = LateImages(do="rerun")
+    on_failure: Annotated[OnFailure, Field(description="tell: a short report says that it was not analysed.")] = "keep"
     owner: Annotated[str, Field(description="Whom to ask.")] = ""
 
 
@@ -189,6 +190,10 @@ class RuleEntry(Record):
     complete: Annotated[Complete | None, Field(description="When the images of a case are whole.")] = None
     late_images: Annotated[Late | None, Field(description="What images do that come too late.")] = None
     priority: Annotated[Priority | None, Field(description="What goes first where several wait.")] = None
+    on_failure: Annotated[
+        OnFailure | None,
+        Field(description="What cannot be analysed waits here (keep); tell: `send_to` gets a short report too."),
+    ] = None
     stop: Annotated[bool, Field(description="No rule below looks at the images that this one takes.")] = False
     shadow: Annotated[
         bool, Field(description="true: the service runs, and nothing of it is sent; see `pacsnode models compare`.")

@@ -62,6 +62,12 @@ def _of_deeds(loc: Loc, rule: Rule, content: RulesFile) -> Iterator[Problem]:
             yield Problem((*loc, key), "this key is missing, here and in `defaults`", "missing", at="key")
         if not rule.run and given is not None:
             yield Problem((*loc, key), "this says what a service does, and the rule has no `run`", "no-run", at="key")
+    if not rule.run and entry.on_failure is not None:
+        text = "this says what becomes of a case of a service, and the rule has no `run`"
+        yield Problem((*loc, "on_failure"), text, "no-run", at="key")
+    elif entry.on_failure == "tell" and rule.results and not {"sr", "sc"} & set(rule.results):
+        text = "what is told is a short report (sr) and a page (sc), and `results` has neither; add one of them"
+        yield Problem((*loc, "on_failure"), text, "tells-nothing", at="key")
     if rule.shadow:
         yield from _of_shadow(loc, rule, entry.send_to is not None)
 

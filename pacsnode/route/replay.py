@@ -112,6 +112,8 @@ def _changes(old: Candidate, new: Candidate) -> list[str]:
         changes.append("another `complete`")
     if old.late != new.late:
         changes.append("another `late_images`")
+    if old.on_failure != new.on_failure:
+        changes.append(f"on_failure {new.on_failure} instead of {old.on_failure}")
     return changes
 
 

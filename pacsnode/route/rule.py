@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from pacsnode.conditions import Condition
-from pacsnode.handover import RESULT_KINDS, ResultKind
+from pacsnode.handover import RESULT_KINDS, OnFailure, ResultKind
 from pacsnode.operators import parse
 from pacsnode.route.language import Complete, Defaults, LateImages, Priority, RuleEntry, Schedule, SeriesChoice
 
@@ -51,6 +51,7 @@ class Rule:
     enabled: bool
     note: str
     owner: str
+    on_failure: OnFailure = "keep"
 
     def conditions(self) -> Iterator[Condition]:
         """Every condition in it."""
@@ -79,6 +80,7 @@ def rule_of(entry: RuleEntry, defaults: Defaults) -> Rule:
         entry.enabled,
         entry.note,
         defaults.owner if entry.owner is None else entry.owner,
+        entry.on_failure or defaults.on_failure,
     )
 
 

@@ -12,7 +12,16 @@ import pytest
 
 from pacsnode import schema
 from pacsnode.database import connect, transaction, utc_us
-from pacsnode.deliver.outbox import FIRST_DELAY_S, LARGEST_BATCH, LONGEST_DELAY_S, Debt, Outbox, _delay_us, owe
+from pacsnode.deliver.outbox import (
+    FIRST_DELAY_S,
+    LARGEST_BATCH,
+    LONGEST_DELAY_S,
+    Debt,
+    Outbox,
+    _delay_us,
+    owe,
+    withdraw,
+)
 from pacsnode.settings import Settings, load
 
 DAY_S = 86_400
@@ -157,3 +166,25 @@ def test_many_threads_and_a_second_process_worth_of_outbox_lose_nothing(
         list(retries)
     other.close()
     assert set(states(outbox).values()) == {"sent"}
+
+
+def test_what_is_withdrawn_is_not_sent_any_more_and_who_has_it_is_told(
+    node_db: sqlite3.Connection, outbox: Outbox
+) -> None:
+    enter(node_db, Debt("pacs", ("1.1", "1.2")), Debt("ward", ("1.1",)), Debt("old", ("1.1",), "no port"))
+    enter(node_db, Debt("pacs", ("1.3",)), case="other")
+    outbox.sent(outbox.due("pacs")[0], 0)
+    with transaction(node_db):
+        assert withdraw(node_db, "case", ["1.1", "1.2"], "rejected") == ("pacs", "ward")
+        assert withdraw(node_db, "case", ["1.1", "1.2"], "again") == ("pacs",)
+    assert states(outbox) == {
+        ("pacs", "1.1"): "sent",
+        ("pacs", "1.2"): "cancelled",
+        ("ward", "1.1"): "cancelled",
+        ("old", "1.1"): "cancelled",
+        ("pacs", "1.3"): "owed",
+    }
+    assert {o.reason for o in outbox.listing(state="cancelled")} == {"withdrawn: rejected"}
+    assert outbox.retry([o.id for o in outbox.listing(state="cancelled")]) == 0
+    enter(node_db, Debt("pacs", ("1.2",)))
+    assert states(outbox)["pacs", "1.2"] == "cancelled"

@@ -249,3 +249,13 @@ def test_a_study_that_only_a_rule_in_shadow_takes_counts_as_taken_by_none(tmp_pa
     given = study([PA])
     assert not decide(given, rules_of(tmp_path, shadow("next", "chest-xray"))).is_matched
     assert decide(given, rules_of(tmp_path, CHEST, shadow("next", "chest-xray"))).is_matched
+
+
+def test_a_case_is_told_of_that_cannot_be_analysed_when_one_of_its_rules_says_so(tmp_path: Path) -> None:
+    telling = rule("telling", "{Modality: DX}", "20s", "chest-xray", "[sr]", "[web]", ", on_failure: tell")
+    (candidate,) = decide(study([PA]), rules_of(tmp_path, CHEST)).candidates
+    assert candidate.on_failure == "keep"
+    (candidate,) = decide(study([PA]), rules_of(tmp_path, CHEST, telling)).candidates
+    assert candidate.on_failure == "tell"
+    (candidate,) = decide(study([PA]), rules_of(tmp_path, CHEST, "defaults: {on_failure: tell}\n")).candidates
+    assert candidate.on_failure == "tell"

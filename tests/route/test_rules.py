@@ -278,3 +278,29 @@ def test_the_shipped_file_is_right_and_its_examples_hold() -> None:
         rule.name for rule in rules.rules
     }
     assert all(peer.host.startswith("192.0.2.") for peer in rules.peers.peers.values())  # RFC 5737
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "told"),
+    [
+        (
+            "priority: off-peak",
+            "on_failure: shout",
+            "22:17 rules.1.on_failure: the text 'shout' is not known; expected",
+        ),
+        (
+            "results: [sr]\n",
+            "results: [seg]\n    on_failure: tell\n",
+            "21:5 rules.1.on_failure: what is told is a short report (sr) and a page (sc), and `results` has neither",
+        ),
+        (
+            "unmatched: keep",
+            "  - {name: kept, when: {Modality: OT}, forward: main-pacs, on_failure: tell}\nunmatched: keep",
+            "rules.2.on_failure: this says what becomes of a case of a service, and the rule has no `run`",
+        ),
+    ],
+)
+def test_on_failure_is_refused_where_nothing_can_be_told(tmp_path: Path, old: str, new: str, told: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load(tmp_path, GOOD.replace(old, new, 1))
+    assert told in str(caught.value)
