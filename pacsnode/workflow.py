@@ -36,7 +36,7 @@ from pacsnode.infer.server import NO_SERVER, SERVER_FAILED
 from pacsnode.infer.waiting import Kind, Lines, Turn
 from pacsnode.owing import Owing, Site
 from pacsnode.readings import Readings, readings_of
-from pacsnode.servers import Servers
+from pacsnode.servers import MOST_TRIES, Servers
 from pacsnode.settings import Settings
 from pacsnode.telemetry import Log
 from pacsnode.vendors import Vendors
@@ -135,8 +135,10 @@ class Workflow:
         try:
             reply = line.infer(request, pipeline.limits, priority, is_batchable=is_batchable)
         except Transient as error:
-            if str(error).startswith((NO_SERVER, SERVER_FAILED)):  # `servers` tries it again, not the engine at once
-                raise Permanent(str(error)) from error
+            if str(error).startswith(NO_SERVER):  # `servers` tries these two again, not the engine at once
+                raise Permanent(f"{error}; the case goes on by itself once it is there") from error
+            if str(error).startswith(SERVER_FAILED):
+                raise Permanent(f"{error}; it is tried again by itself, {MOST_TRIES} times in all") from error
             raise
         except Permanent:
             self.servers.answered(service.name)

@@ -110,7 +110,7 @@ class Server:
 
     def absent(self, why: str) -> Transient:
         """The error of a server that cannot be asked now."""
-        return Transient(f"{NO_SERVER} at {self._http.address}, the case goes on by itself: {why}")
+        return Transient(f"{NO_SERVER} at {self._http.address}: {why}")
 
     def failed(self, why: str) -> Transient:
         """The error of a server that was asked in vain."""
