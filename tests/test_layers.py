@@ -33,7 +33,7 @@ LAYERS = (
     ("receive", "route", "complete", "infer", "encode", "deliver", "exchange"),  # the stages
     ("allowing", "owing", "retaining"),  # which bundles may run; who gets which results; what may go
     ("wrap",),  # files of devices that do not speak DICOM, made into objects by a command
-    ("workflow", "considering", "vendors", "servers"),  # the order of the stages: from study to case, from case to results
+    ("workflow", "considering", "vendors", "servers"),  # the order of the stages: study to case, case to results
     ("live",),  # which rules are live: judged, recorded, swapped
     (
         "life",

@@ -94,7 +94,8 @@ def _of_network(folder: Path, pipeline: PipelineFile, files: Files) -> Iterator[
     if network is None:
         return
     if pipeline.input == "waveform":
-        yield Problem(("input",), f"a{'n' if pipeline.http else ''} `{key}` reads images, clips, volumes or series, not waveform", "input")
+        text = f"a{'n' if pipeline.http else ''} `{key}` reads images, clips, volumes or series, not waveform"
+        yield Problem(("input",), text, "input")
     if not (pipeline.segments or pipeline.classification or pipeline.regions):
         text = "a network needs `segments` (one for each label), `classification` or `regions`"
         yield Problem((key,), text, "no-output")

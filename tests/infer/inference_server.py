@@ -19,6 +19,9 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from ruamel.yaml import YAML
+
+from tests.infer.bundles import network_bundle, pipeline, write_pipeline
 
 LOOPBACK = "127.0.0.1"
 DTYPES = {"FP16": "<f2", "FP32": "<f4", "FP64": "<f8", "UINT8": "u1", "INT64": "<i8"}
@@ -122,6 +125,22 @@ class Inference:
         output = {"name": self.output["name"], "datatype": self.output["datatype"], "shape": list(values.shape)}
         told = {"model_name": self.model, "model_version": self.version, "outputs": [output | changes]}
         return told, values
+
+
+def served_bundle(models: Path, server: Inference, *, http: dict[str, Any] | None = None, **changes: Any) -> Path:
+    """The bundle of `network_bundle` without weights: its network is on the server."""
+    name = str(changes.get("name", "threshold"))
+    before, after, dimensions = (changes.pop(key, None) for key in ("before", "after", "dimensions"))
+    folder = network_bundle(models, before=before, after=after, dimensions=dimensions or 2, name=name)
+    (folder / "models" / "model.pt").unlink()
+    path = folder / "configs" / "inference.yaml"
+    config = YAML().load(path.read_text())
+    del config["network_def"]
+    config["inferer"] = changes.pop("inferer", config["inferer"])
+    with path.open("w") as file:
+        YAML().dump(config, file)
+    write_pipeline(folder, pipeline(**({"network": None, "http": server.http() | (http or {})} | changes)))
+    return folder
 
 
 class _Listening(ThreadingHTTPServer):

@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from ruamel.yaml import YAML
 
 from pacsnode.errors import PacsnodeError, Permanent, Transient
 from pacsnode.findings import Findings, Presence
@@ -28,12 +27,10 @@ from tests.infer.bundles import (
     gradient,
     image,
     network_bundle,
-    pipeline,
     saved,
     saved_image,
-    write_pipeline,
 )
-from tests.infer.inference_server import Answering, Inference
+from tests.infer.inference_server import Answering, Inference, served_bundle
 from tests.receive.certificates import Authority
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -45,21 +42,6 @@ def server() -> Iterator[Inference]:
     with Inference() as made:
         yield made
         assert made.faults == []
-
-
-def served_bundle(models: Path, server: Inference, *, http: dict[str, Any] | None = None, **changes: Any) -> Path:
-    """The bundle of `network_bundle` without weights: its network is on the server."""
-    before, after, dimensions = (changes.pop(key, None) for key in ("before", "after", "dimensions"))
-    folder = network_bundle(models, before=before, after=after, dimensions=dimensions or 2)
-    (folder / "models" / "model.pt").unlink()
-    path = folder / "configs" / "inference.yaml"
-    config = YAML().load(path.read_text())
-    del config["network_def"]
-    config["inferer"] = changes.pop("inferer", config["inferer"])
-    with path.open("w") as file:
-        YAML().dump(config, file)
-    write_pipeline(folder, pipeline(**({"network": None, "http": server.http() | (http or {})} | changes)))
-    return folder
 
 
 def found_in(folder: Path, *files: Path) -> Findings:
