@@ -18,7 +18,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from pacsnode.errors import Permanent
+from pacsnode.errors import Permanent, Transient
 from pacsnode.infer.endpoint import Http, Tensor
 from pacsnode.infer.server import Reply, Request, Server, shown
 
@@ -199,6 +199,15 @@ class Model:
 
     def _wrong(self, what: str) -> Permanent:
         return Permanent(f"the inference server {self._http.address} gives {what}")
+
+
+def problem(http: Http, folder: Path) -> str:
+    """What keeps the server from being asked now; "" where nothing does. For a person who looks, not for cases."""
+    try:
+        Model(http, folder).look()
+    except (Transient, Permanent) as error:
+        return str(error)
+    return ""
 
 
 def _request(http: Http, values: NDArray[np.float32], *, is_binary: bool) -> tuple[dict[str, str], list[bytes]]:

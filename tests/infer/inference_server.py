@@ -139,7 +139,9 @@ def served_bundle(models: Path, server: Inference, *, http: dict[str, Any] | Non
     config["inferer"] = changes.pop("inferer", config["inferer"])
     with path.open("w") as file:
         YAML().dump(config, file)
-    write_pipeline(folder, pipeline(**({"network": None, "http": server.http() | (http or {})} | changes)))
+    for file_name, text in changes.pop("files", {}).items():
+        (folder / file_name).write_text(text)
+    write_pipeline(folder, pipeline(**({"network": None, "http": server.http(**(http or {}))} | changes)))
     return folder
 
 

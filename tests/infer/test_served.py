@@ -98,9 +98,7 @@ def test_the_result_says_which_model_of_which_server_answered(tmp_path: Path, se
 
 def test_without_a_version_the_newest_one_is_named(tmp_path: Path, server: Inference) -> None:
     server.version = "12"
-    folder = served_bundle(tmp_path, server, http={"version": "12"})
-    text = (folder / "pipeline.yaml").read_text()
-    (folder / "pipeline.yaml").write_text(text.replace("  version: '12'\n", ""))
+    folder = served_bundle(tmp_path, server, http={"version": None})
     assert "model chest version 12 (" in found_in(folder, saved_image(tmp_path, gradient())).algorithm.device
     assert server.questions[-1].path == "/v2/models/chest/infer"
 
@@ -362,9 +360,7 @@ def test_a_server_that_is_not_there_is_waited_for(tmp_path: Path) -> None:
 
 
 def test_a_version_that_changes_in_the_middle_is_looked_at_again(tmp_path: Path, server: Inference) -> None:
-    folder, film = served_bundle(tmp_path, server), saved_image(tmp_path, gradient())
-    text = (folder / "pipeline.yaml").read_text()
-    (folder / "pipeline.yaml").write_text(text.replace("  version: '3'\n", ""))
+    folder, film = served_bundle(tmp_path, server, http={"version": None}), saved_image(tmp_path, gradient())
     service = load_service(folder)
     bundle = NetworkBundle(service, "cpu")
     where, server.version = bundle.ready(), "4"
@@ -443,6 +439,27 @@ def test_a_certificate_of_somebody_else_or_for_another_host_is_not_believed(
             with pytest.raises(Permanent, match=r"the certificate of 127\.0\.0\.1:\d+ is not believed"):
                 found_in(folder, saved_image(tmp_path, gradient()))
             assert server.asked == []
+
+
+def test_a_file_of_authorities_that_is_none_is_told(tmp_path: Path, server: Inference) -> None:
+    url = f"https://127.0.0.1:{server.port}"
+    folder = served_bundle(tmp_path, server, http={"url": url, "ca": "ca.pem"}, files={"ca.pem": "no certificate\n"})
+    with pytest.raises(Permanent, match=r"^ca\.pem holds no certificates that can be read"):
+        found_in(folder, saved_image(tmp_path, gradient()))
+
+
+@pytest.mark.parametrize(
+    ("url", "address"),
+    [
+        ("https://triton.hospital.local", "triton.hospital.local:443"),
+        ("http://192.0.2.7", "192.0.2.7:80"),
+        ("http://[2001:db8::7]:8000/ai/", "[2001:db8::7]:8000"),
+    ],
+)
+def test_an_address_may_be_a_name_or_a_number(tmp_path: Path, server: Inference, url: str, address: str) -> None:
+    http = load_service(served_bundle(tmp_path, server, http={"url": url})).pipeline.http
+    assert http is not None
+    assert http.address == address
 
 
 def test_a_server_without_tls_is_not_asked_over_https(tmp_path: Path, server: Inference) -> None:

@@ -184,6 +184,9 @@ def test_a_server_that_comes_back_gets_all_that_waited(world: World) -> None:
         reason = world.case(study, "parked")["reason"]
         refused = f"no inference server at 127.0.0.1:{world.gone.port}: Connection refused"
         assert reason == f"{refused}; the case goes on by itself once it is there"
+    told = world.node.run("doctor", check=False).stdout
+    assert f"model gone-chest: no inference server at 127.0.0.1:{world.gone.port}" in told
+    assert "model served-chest" not in told
     with world.gone:
         for study in studies:
             world.case(study, "done", timeout_s=150)
