@@ -23,6 +23,7 @@ from pacsnode.deliver.outbox import Outbox
 from pacsnode.dimse import tls
 from pacsnode.dimse.association import ECHO_CONTEXT, Association, Timeouts
 from pacsnode.errors import ConfigError, PacsnodeError, Permanent, SchemaError, Transient
+from pacsnode.infer import kserve
 from pacsnode.infer.catalogue import Service, load_catalogue
 from pacsnode.live import WORK_LOCK, LiveRules, judged
 from pacsnode.owing import Site
@@ -175,6 +176,8 @@ def _models(settings: Settings, services: Mapping[str, Service]) -> Iterator[Che
                 f"look at its files, then `pacsnode models allow {service.name}`; the first start allows what is there"
             )
             yield Check(f"model {service.name}", "warning", "nobody allowed it as its files are: its cases wait", todo)
+        elif service.pipeline.http is not None and (told := kserve.problem(service.pipeline.http, service.folder)):
+            yield Check(f"model {service.name}", "warning", told, "mend the server, or `http` of its pipeline.yaml")
 
 
 def _live_version(settings: Settings) -> RuleVersion | None:

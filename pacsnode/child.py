@@ -1,6 +1,9 @@
 """Composition root of the compute child: `python -m pacsnode.child`. Models stay loaded; each job names its service.
 
-Takes paths, gives paths: findings and encoded objects lie in the case's folder. Opens no database, talks to no peer.
+Takes paths, gives paths: findings and encoded objects lie in the case's folder. Opens no database, talks to no peer: it
+has no socket to a modality, and delivers nothing. A service on an inference server is asked from here, since that call
+stands in the place of a forward pass: numbers out, numbers in, between the pre- and postprocessing that run here, under
+the time and memory limits of any model. No name of a patient, no DICOM and no result ever goes that way.
 """
 
 from __future__ import annotations
@@ -115,7 +118,7 @@ def main() -> None:
         problems = []
         for folder, allowed_hash in request["services"]:
             try:
-                models.get(folder, allowed_hash, device)
+                models.get(folder, allowed_hash, device)[1].ready()
             except Exception as error:  # noqa: BLE001  # one model that does not load must not keep the others cold
                 problems.append(f"{Path(folder).name}: {error}")
         if problems:
@@ -129,7 +132,7 @@ def main() -> None:
 
         service, bundle = models.get(request["service"], request["bundle_hash"], device)
         before = bundle.network_s
-        found = run(service, bundle, bundle.device, [Path(f) for f in request["files"]])
+        found = run(service, bundle, bundle.ready(), [Path(f) for f in request["files"]])
         findings.save(found, Path(request["folder"]))
         return {"network_s": bundle.network_s - before}
 
@@ -143,7 +146,7 @@ def main() -> None:
         items = request["items"]
         before = bundle.network_s
         answers: list[Message] = []
-        every = run(service, bundle, bundle.device, [[Path(f) for f in item["files"]] for item in items])
+        every = run(service, bundle, bundle.ready(), [[Path(f) for f in item["files"]] for item in items])
         for item, found in zip(items, every, strict=True):
             if isinstance(found, Permanent):
                 answers.append({"reason": str(found)})

@@ -29,7 +29,7 @@ from pacsnode.handover import NodeIdentity
 from pacsnode.infer.catalogue import NOT_ALLOWED
 from pacsnode.infer.compute import ComputeKeeper
 from pacsnode.infer.pipeline import Limits
-from pacsnode.infer.waiting import ComputeQueue, Kind, Turn
+from pacsnode.infer.waiting import ComputeQueue, Kind, Lines, Turn
 from pacsnode.live import LiveRules
 from pacsnode.owing import Site
 from pacsnode.retaining import Retaining
@@ -69,11 +69,12 @@ class Work:
         self._cases = Cases(settings.node_db)
         self._outbox = Outbox(settings.node_db, settings.delivery_give_up_days * 86400)
         self._archive = Archive(settings.files, settings.index_db, "work", minimum_free_mb=0, on_rows=lambda: None)
-        self._keeper = ComputeKeeper([sys.executable, "-m", "pacsnode.child"], child_environment(settings))
-        self._queue = ComputeQueue(self._keeper)
+        child = [sys.executable, "-m", "pacsnode.child"]  # started with its first job
+        self._keepers = [ComputeKeeper(child, child_environment(settings)) for _ in range(2)]
+        self._lines = Lines(*map(ComputeQueue, self._keepers))
         stores = Stores(self._archive, settings.index_db, self._cases, self._allowing)
-        self._workflow = Workflow(settings, identity, stores, self._queue, lambda: self._site)
-        self._telling = Telling(settings, identity, stores, self._workflow, self._queue)
+        self._workflow = Workflow(settings, identity, stores, self._lines, lambda: self._site)
+        self._telling = Telling(settings, identity, stores, self._workflow, self._lines.here)
         self._considering = Considering(
             settings, self._cases, self._workflow.owing, lambda: self._site, self._doorbell.released_boot_us
         )
@@ -133,8 +134,9 @@ class Work:
             vendors = self._workflow.vendors
             vendors.ask()
             next_look = _sooner(next_look, vendors.look())
-            for record in self._cases.take(CASES_AT_ONCE, vendors.services().keys()):
-                self._engine.start(record.case.key, record.attempt)
+            next_look = _sooner(next_look, self._workflow.servers.look())
+            for is_served in (False, True):
+                self._take(is_served=is_served)
             self._senders.wake()
             self._telling.wake()
             self._free_old_runs()
@@ -144,6 +146,12 @@ class Work:
                 sleep_s = min(sleep_s, (next_look - boot_us()) / 1e6)
             if self._sleep(sleep_s) == "received":
                 self._let_images_come()
+
+    def _take(self, *, is_served: bool) -> None:
+        """Start what may run: those that wait for an inference server take no place from the others."""
+        waiting, served = self._workflow.vendors.services().keys(), self._workflow.servers.services()
+        for record in self._cases.take(CASES_AT_ONCE, waiting, served, is_served=is_served):
+            self._engine.start(record.case.key, record.attempt)
 
     def _sleep(self, sleep_s: float) -> Ring:
         """Until it rings or the time is over; the rules file is looked at meanwhile."""
@@ -187,7 +195,8 @@ class Work:
         self._retaining.close(grace_s)
         self._telling.close(grace_s)
         self._engine.close(int(grace_s))
-        self._keeper.close()
+        for keeper in self._keepers:
+            keeper.close()
         self._archive.close()
         self._considering.close()
         self._doorbell.close()
@@ -233,14 +242,18 @@ class Work:
 
     def _warm(self) -> None:
         """Load the models before the first study waits for them."""
-        here = [s for s in self._site.services.values() if s.pipeline.remote is None]
-        services = [(str(s.folder.absolute()), s.bundle_hash) for s in here]
-        request = {"services": services, "device": self._settings.device}
-        try:
-            reply = self._queue.call("warm", request, WARM_LIMITS, Turn(0, Kind.INFER))
-            log.info("models loaded", device=reply["device"])
-        except PacsnodeError as error:
-            log.error("models could not be loaded ahead; cases will say why", problem=str(error))
+        ours = [s for s in self._site.services.values() if s.pipeline.remote is None]
+        served = [s for s in ours if s.pipeline.http is not None]
+        for line, of_line in ((self._lines.here, [s for s in ours if s not in served]), (self._lines.served, served)):
+            services = [(str(s.folder.absolute()), s.bundle_hash) for s in of_line]
+            if line is self._lines.served and not services:
+                continue
+            request = {"services": services, "device": self._settings.device}
+            try:
+                reply = line.call("warm", request, WARM_LIMITS, Turn(0, Kind.INFER))
+                log.info("models loaded", device=reply["device"], services=len(services))
+            except PacsnodeError as error:
+                log.error("models could not be loaded ahead; cases will say why", problem=str(error))
 
     def _free_old_runs(self) -> None:
         """Findings are kept some days for an operator's look, then freed; never those of an unfinished case."""

@@ -31,10 +31,13 @@ from pacsnode.encode.results import is_recorded, read_objects
 from pacsnode.errors import Permanent, Rejected, Transient
 from pacsnode.handover import Case, NodeIdentity, ResultKind, StoreRequest
 from pacsnode.infer.catalogue import Service
+from pacsnode.infer.compute import Message
 from pacsnode.infer.pipeline import Limits
-from pacsnode.infer.waiting import ComputeQueue, Kind, Turn
+from pacsnode.infer.server import NO_SERVER, SERVER_FAILED
+from pacsnode.infer.waiting import Kind, Lines, Turn
 from pacsnode.owing import Owing, Site
 from pacsnode.readings import Readings, readings_of
+from pacsnode.servers import MOST_TRIES, Servers
 from pacsnode.settings import Settings
 from pacsnode.telemetry import Log
 from pacsnode.vendors import Vendors
@@ -65,17 +68,18 @@ class Workflow:
         settings: Settings,
         node: NodeIdentity,
         stores: Stores,
-        queue: ComputeQueue,
+        lines: Lines,
         site: Callable[[], Site],
     ) -> None:
         self._settings = settings
         self._node = node
         self._stores = stores
         self._cases = stores.cases
-        self._queue = queue
+        self._lines = lines
         self._site = site
         self._thread = threading.local()
         self.owing = Owing(stores.cases, self._index, site)
+        self.servers = Servers(stores.cases, site)
         self.vendors = Vendors(settings, stores.cases, stores.allowing, self._index, site)
 
     # --- the steps of a case (called by the engine; each may be repeated)
@@ -91,19 +95,14 @@ class Workflow:
             self.vendors.take_up(record, service)
             return
         begun = time.monotonic()
-        pipeline = service.pipeline
-        reply = self._queue.infer(
-            {
-                "service": str(service.folder.absolute()),
-                "bundle_hash": service.bundle_hash,
-                "files": self._files(record.case),
-                "folder": str(folder.absolute()),
-                "device": self._settings.device,
-            },
-            pipeline.limits,
-            record.priority,
-            is_batchable=pipeline.input == "image" and pipeline.network is not None,
-        )
+        request = {
+            "service": str(service.folder.absolute()),
+            "bundle_hash": service.bundle_hash,
+            "files": self._files(record.case),
+            "folder": str(folder.absolute()),
+            "device": self._settings.device,
+        }
+        reply = self._run(service, request, record.priority)
         self._cases.note_timing(key, {"infer_s": time.monotonic() - begun, "network_s": reply["network_s"]})
 
     def encode(self, key: str) -> None:
@@ -129,6 +128,25 @@ class Workflow:
 
     # --- parts of the steps
 
+    def _run(self, service: Service, request: Message, priority: int) -> Message:
+        """What the model of a service says. Raises Permanent, Transient."""
+        pipeline = service.pipeline
+        line = self._lines.here if pipeline.http is None else self._lines.served
+        is_batchable = pipeline.input == "image" and pipeline.workflow is None
+        try:
+            reply = line.infer(request, pipeline.limits, priority, is_batchable=is_batchable)
+        except Transient as error:
+            if str(error).startswith(NO_SERVER):  # `servers` tries these two again, not the engine at once
+                raise Permanent(f"{error}; the case goes on by itself once it is there") from error
+            if str(error).startswith(SERVER_FAILED):
+                raise Permanent(f"{error}; it is tried again by itself, {MOST_TRIES} times in all") from error
+            raise
+        except Permanent:
+            self.servers.answered(service.name)
+            raise
+        self.servers.answered(service.name)
+        return reply
+
     def _encode(self, key: str, kinds: tuple[ResultKind, ...]) -> None:
         record = self._record(key)
         folder = self._settings.runs / key
@@ -137,7 +155,7 @@ class Workflow:
         begun = time.monotonic()
         predecessors = [r for r in self._cases.results(record.case.supersedes) if r.kind == "sr"]
         predecessors += [r for r in self._failures(record.case) if r.kind == "sr"]
-        self._queue.call(
+        self._lines.here.call(
             "encode",
             {
                 "case": _plain_case(record.case),

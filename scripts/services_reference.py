@@ -13,7 +13,7 @@ from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
 from rules_reference import table
 
-from pacsnode.infer import pipeline
+from pacsnode.infer import endpoint, pipeline
 from pacsnode.infer.mistakes import FITTING
 from pacsnode.infer.pipeline import json_schema
 
@@ -23,6 +23,8 @@ SECTIONS: dict[str, type[BaseModel]] = {
     "series": pipeline.SeriesRole,
     "limits": pipeline.Limits,
     "network": pipeline.Network,
+    "http": endpoint.Http,
+    "tensor": endpoint.Tensor,
     "workflow": pipeline.Workflow,
     "remote": pipeline.Remote,
     "card": pipeline.Card,

@@ -148,7 +148,7 @@ def shown_services() -> list[dict[str, Any]]:
         left_out: set[str] = set()
         if "workflow" in data:
             left_out |= {"network"}
-        if "remote" in data:
+        if data.keys() & {"remote", "http"}:
             left_out |= {"network"}
         if data.keys() & {"workflow", "classification", "regions", "series", "remote"}:
             left_out |= {"segments", "measurements"}
@@ -248,7 +248,8 @@ def test_every_error_code_is_explained_and_none_that_there_is_not() -> None:
 
 
 def test_every_error_code_of_a_service_is_explained_and_none_that_there_is_not() -> None:
-    modules = [ROOT / "pacsnode" / "infer" / f"{name}.py" for name in ("pipeline", "mistakes", "catalogue", "card")]
+    names = ("pipeline", "endpoint", "mistakes", "catalogue", "card")
+    modules = [ROOT / "pacsnode" / "infer" / f"{name}.py" for name in names]
     used = {code for path in modules for code in codes_of(path)}
     page = SERVICES_PAGE.read_text(encoding="utf-8").split("## All error codes")[1]
     explained = re.findall(r"^\| `([a-z-]+)` \|", page, re.MULTILINE)

@@ -42,6 +42,7 @@ LAYERS = (
         "workflow",
         "considering",
         "vendors",
+        "servers",
         "telling",
     ),  # the order of the stages: from study to case, from case to results
     ("standing",),  # which results count

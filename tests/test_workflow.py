@@ -23,7 +23,7 @@ from pacsnode.encode.results import write_objects
 from pacsnode.errors import Permanent
 from pacsnode.handover import Candidate, Completion
 from pacsnode.infer.compute import ComputeKeeper
-from pacsnode.infer.waiting import ComputeQueue
+from pacsnode.infer.waiting import ComputeQueue, Lines
 from pacsnode.live import load_site
 from pacsnode.readings import from_text
 from pacsnode.settings import Settings, load
@@ -84,7 +84,8 @@ def world(tmp_path: Path) -> Iterator[World]:
         ComputeQueue(ComputeKeeper([], {})),
         Outbox(settings.node_db, 86400),
     )  # no step here computes anything
-    workflow = Workflow(settings, NODE, Stores(archive, settings.index_db, cases, allowing), queue, lambda: site)
+    stores = Stores(archive, settings.index_db, cases, allowing)
+    workflow = Workflow(settings, NODE, stores, Lines(queue, queue), lambda: site)
     case = asked.case
     live = Candidate(
         case.study_instance_uid, case.service, ("live",), case.instances, case.results, ("pacs",), 10, Completion(1.0)

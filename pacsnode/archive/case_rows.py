@@ -110,3 +110,8 @@ def record_of(row: sqlite3.Row) -> CaseRecord:
         row["finished_utc_us"],
         bool(row["shadow"]),
     )
+
+
+def result_of(row: sqlite3.Row) -> ResultRecord:
+    columns = ("sop_instance_uid", "case_key", "kind", "sop_class_uid", "series_instance_uid", "path")
+    return ResultRecord(*(row[column] for column in columns))

@@ -202,27 +202,42 @@ class Cases:
             )
             return True
 
-    def take(self, running_limit: int, vendors: Collection[str] = ()) -> list[CaseRecord]:
+    def take(
+        self,
+        running_limit: int,
+        vendors: Collection[str] = (),
+        served: Collection[str] = (),
+        *,
+        is_served: bool = False,
+    ) -> list[CaseRecord]:
         """Mark the most urgent waiting cases as running, up to `running_limit` in all, and return them.
 
         Stat has an eighth of places more, off-peak a quarter less: what is urgent finds one at once. Of the services
         `vendors`, whose work others do, only cases whose answer is here. One in shadow runs alone, and starts only when
-        no live one waits or runs: it must delay nobody.
+        no live one waits or runs: it must delay nobody. All this among the services `served` alone, or all others.
         """
         ready = (
             "SELECT * FROM cases c WHERE state = 'waiting' AND shadow = ? "
+            "AND (service IN (SELECT value FROM json_each(?))) = ? "
             "AND (service NOT IN (SELECT value FROM json_each(?)) "
             "OR EXISTS (SELECT 1 FROM asked a WHERE a.case_key = c.key AND a.answered_attempt = c.attempt)) "
             "ORDER BY priority, started_utc_us LIMIT ?"
         )
-        running = "SELECT count(*) FROM cases WHERE state = 'running' AND shadow = ?"
-        others, most = to_json(tuple(vendors)), running_limit + running_limit // 8
+        running = (
+            "SELECT count(*) FILTER (WHERE NOT shadow), count(*) FILTER (WHERE shadow) FROM cases "
+            "WHERE state = 'running' AND (service IN (SELECT value FROM json_each(?))) = ?"
+        )
+        others, most, lane = (
+            to_json(tuple(vendors)),
+            running_limit + running_limit // 8,
+            (to_json([*served]), is_served),
+        )
         with self.transaction() as connection:
-            live, shadows = (connection.execute(running, (shadow,)).fetchone()[0] for shadow in (0, 1))
-            waiting = connection.execute(ready, (0, others, max(0, most - live))).fetchall()
+            live, shadows = connection.execute(running, lane).fetchone()
+            waiting = connection.execute(ready, (0, *lane, others, max(0, most - live))).fetchall()
             rows = [r for n, r in enumerate(waiting, live) if n < _places(r["priority"], running_limit)]
             if not live and not waiting and not shadows:
-                rows = connection.execute(ready, (1, others, min(1, running_limit))).fetchall()
+                rows = connection.execute(ready, (1, *lane, others, min(1, running_limit))).fetchall()
             connection.executemany("UPDATE cases SET state = 'running' WHERE key = ?", [(r["key"],) for r in rows])
         return [record_of(r) for r in rows]
 

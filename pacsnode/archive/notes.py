@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Final, Literal
 
 from pacsnode import audit
-from pacsnode.archive.case_rows import ResultRecord, to_json
+from pacsnode.archive.case_rows import ResultRecord, result_of, to_json
 from pacsnode.database import utc_us
 
 NoteKind = Literal["rejection", "failure"]
@@ -84,10 +84,7 @@ def standing_failures(connection: sqlite3.Connection, case_key: str) -> list[Res
 def objects(connection: sqlite3.Connection, key: str) -> list[ResultRecord]:
     """What is archived of a case or note."""
     rows = connection.execute("SELECT * FROM results WHERE case_key = ? ORDER BY sop_instance_uid", (key,)).fetchall()
-    return [
-        ResultRecord(r["sop_instance_uid"], key, r["kind"], r["sop_class_uid"], r["series_instance_uid"], r["path"])
-        for r in rows
-    ]
+    return [result_of(row) for row in rows]
 
 
 def some_rejected(connection: sqlite3.Connection, instances: Collection[str]) -> bool:

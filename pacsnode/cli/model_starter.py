@@ -38,6 +38,9 @@ TASK_OPTION = typer.Option(
     "--task",
     help="What the model does; an algorithm has no network; remote: a vendor's node does it.",
 )
+HTTP_OPTION = typer.Option(
+    False, "--http", help="An inference server computes the network (KServe v2 protocol, as Triton has it)."
+)
 INPUT_OPTION = typer.Option(None, "--input", help="What it reads; left out: image, for an algorithm waveform.")
 
 HEAD = """\
@@ -79,6 +82,19 @@ NETWORK = """\
 network:
   weights: models/model.pt       # copy the weights there
   # sha256: "…"                  # of that file, once it is there; `pacsnode models list` tells it
+"""
+HTTP = """\
+# The inference server that computes the network; it speaks the KServe v2 protocol, as Triton does. What it says of
+# its model (curl https://…/v2/models/MODEL) is what belongs here; another model is refused.
+http:
+  url: https://triton.example:8000   # TODO: its address; http:// without encryption
+  model: chest                       # TODO: its name there
+  # version: "1"                     # another one is refused; left out: the server chooses, and results say which
+  input: {{name: input, shape: [-1, 1, {size}], datatype: FP32}}      # TODO: the batch first; -1: any
+  output: {{name: output, shape: [-1, 2{given}], datatype: FP32}}     # TODO: what the node maps
+  timeout: 60s                       # for one request
+  # ca: ca.pem                       # the authorities of its certificate, in this folder; left out: the system's
+  # token_file: /etc/pacsnode/triton.token
 """
 REMOTE = """\
 # The vendor's node: a peer of routing_rules.yaml with host, port and `may: [answer]`.
@@ -169,14 +185,7 @@ imports:
 - $import torch
 bundle_root: .
 device: "$torch.device('cuda' if torch.cuda.is_available() else 'cpu')"
-network_def:
-  _target_: UNet
-  spatial_dims: {dimensions}
-  in_channels: 1
-  out_channels: 2                # background, and each segment of pipeline.yaml
-  channels: [8, 16, 32]
-  strides: [2, 2]
-preprocessing:
+{network}preprocessing:
   _target_: Compose
   transforms:
   - {{_target_: LoadImaged, keys: image}}
@@ -191,6 +200,15 @@ postprocessing:
   # Back to the grid of the image, then the most probable label.
   - {{_target_: Invertd, keys: pred, transform: "@preprocessing", orig_keys: image, nearest_interp: false}}
   - {{_target_: AsDiscreted, keys: pred, argmax: true}}
+"""
+NETWORK_DEF = """\
+network_def:
+  _target_: UNet
+  spatial_dims: {dimensions}
+  in_channels: 1
+  out_channels: 2                # background, and each segment of pipeline.yaml
+  channels: [8, 16, 32]
+  strides: [2, 2]
 """
 WORKFLOW = '''\
 """TODO: what it does, by which published method."""
@@ -250,7 +268,9 @@ TODO: where it fails, and what nobody has tried.
 """
 
 
-def models_new(name: str = NAME_ARGUMENT, task: Task = TASK_OPTION, form: Form | None = INPUT_OPTION) -> None:
+def models_new(
+    name: str = NAME_ARGUMENT, task: Task = TASK_OPTION, form: Form | None = INPUT_OPTION, http: bool = HTTP_OPTION
+) -> None:
     """Write a commented skeleton of a service; `models check` names every TODO that is left in it."""
     from pacsnode.infer.install import FOLDER_NAME
     from pacsnode.settings import load
@@ -261,14 +281,16 @@ def models_new(name: str = NAME_ARGUMENT, task: Task = TASK_OPTION, form: Form |
     form = form or (Form.WAVEFORM if task is Task.ALGORITHM else Form.IMAGE)
     if (form is Form.WAVEFORM) != (task is Task.ALGORITHM) and task is not Task.REMOTE:
         raise ConfigError("an algorithm reads waveform, a network image or volume, in this version of the node")
+    if http and task in (Task.ALGORITHM, Task.REMOTE):
+        raise ConfigError("`--http` is for a network, that is another --task")
     folder = models / name
     try:
         models.mkdir(exist_ok=True)
         folder.mkdir()
-        for path, text in _texts(name, task, form).items():
+        for path, text in _texts(name, task, form, http=http).items():
             (folder / path).parent.mkdir(exist_ok=True)
             (folder / path).write_text(text, encoding="utf-8")
-        if task not in (Task.ALGORITHM, Task.REMOTE):
+        if not http and task not in (Task.ALGORITHM, Task.REMOTE):
             (folder / "models").mkdir()
     except FileExistsError:
         raise ConfigError("is there already; take another name", where=str(folder)) from None
@@ -277,7 +299,7 @@ def models_new(name: str = NAME_ARGUMENT, task: Task = TASK_OPTION, form: Form |
     typer.echo(f"{folder} written; fill in every TODO: `pacsnode models check {name}` names them")
 
 
-def _texts(name: str, task: Task, form: Form) -> dict[str, str]:
+def _texts(name: str, task: Task, form: Form, *, http: bool) -> dict[str, str]:
     """The files of the skeleton by their paths in it."""
     filling = {"name": name, "learning": str(task is not Task.ALGORITHM).lower(), "form": form.value}
     head = HEAD.format(**filling, procedure=PROCEDURES[form], accepts=ACCEPTS[form])
@@ -292,14 +314,17 @@ def _texts(name: str, task: Task, form: Form) -> dict[str, str]:
     method, measured = MEASURED.get(form, ("", ""))
     outputs = OUTPUTS[task] % {"method": method, "measured": measured} if task is Task.SEGMENTATION else OUTPUTS[task]
     metric, of = MAIN_OUTPUT[task]
+    is_volume = form is Form.VOLUME
+    size, mode = ("96, 96, 64", "trilinear") if is_volume else ("256, 256", "bilinear")
     network = "" if task is Task.ALGORITHM else NETWORK
+    if http:
+        network = HTTP.format(size=size, given=f", {size}" if task is Task.SEGMENTATION else "")
     measured_on = MEASURED_ON.format(metric=metric, of=of)
     texts = more | {"pipeline.yaml": head + network + CARD + measured_on + outputs}
     if task is Task.ALGORITHM:
         return texts | {"scripts/__init__.py": "", "scripts/workflow.py": WORKFLOW}
-    is_volume = form is Form.VOLUME
-    size, mode = ("[96, 96, 64]", "trilinear") if is_volume else ("[256, 256]", "bilinear")
-    return texts | {"configs/inference.yaml": CONFIG.format(dimensions=3 if is_volume else 2, size=size, mode=mode)}
+    definition = "" if http else NETWORK_DEF.format(dimensions=3 if is_volume else 2)
+    return texts | {"configs/inference.yaml": CONFIG.format(network=definition, size=f"[{size}]", mode=mode)}
 
 
 def _metadata() -> dict[str, object]:

@@ -23,8 +23,9 @@ from pacsnode.errors import Permanent
 from pacsnode.infer import answers
 from pacsnode.infer.catalogue import METADATA_FILE, Service
 from pacsnode.infer.scripts import PACKAGE, Scripts
+from pacsnode.infer.served import ServedNetwork
 from pacsnode.infer.weights import Network, OnnxNetwork, load_state, load_torchscript
-from pacsnode.infer.zoo import IMAGE, PREDICTION, Parts, read_parts
+from pacsnode.infer.zoo import AS_IT_IS, IMAGE, PREDICTION, Parts, read_parts
 
 POLARITY_SIDE = 256
 """Pixels of the longest side of the copies on which the polarity is judged."""
@@ -43,21 +44,26 @@ class Answer:
 
 
 class NetworkBundle:
-    """A network bundle on one device. `network_s`: seconds spent in the network itself, in all."""
+    """A network bundle on one device, or on an inference server. `network_s`: seconds spent in the network, in all."""
 
     def __init__(self, service: Service, device: str) -> None:
-        network = service.pipeline.network
-        assert network is not None
+        network, http = service.pipeline.network, service.pipeline.http
         self._service = service
-        self._device = torch.device(device)
+        self._device = torch.device(device if http is None else "cpu")
         self.network_s = 0.0
         self.channels = _channels(service)
         self._scripts = Scripts(service.folder)
-        weights = service.folder / network.weights
         with self._scripts:
-            has_its_own = network.format != "state-dict"
-            self._parts: Parts = read_parts(service.folder, service.config, self._device, with_network=not has_its_own)
+            is_here = network is not None and network.format == "state-dict"
+            self._parts: Parts = AS_IT_IS
+            if service.config:
+                self._parts = read_parts(service.folder, service.config, self._device, with_network=is_here)
             self._network: Network
+            if http is not None:
+                self._network = ServedNetwork(http, service.folder)
+                return
+            assert network is not None
+            weights = service.folder / network.weights
             if network.format == "onnx":
                 onnx = OnnxNetwork(weights, self._device)
                 self._device, self._network = onnx.device, onnx
@@ -71,6 +77,10 @@ class NetworkBundle:
     def device(self) -> str:
         """Where the network really runs."""
         return str(self._device.type)
+
+    def ready(self) -> str:
+        """Who computes the next job, for people, once an inference server says that it will. Raises Transient."""
+        return self._network.look() if isinstance(self._network, ServedNetwork) else self.device
 
     @property
     def reading(self) -> tuple[tuple[str, ...], bool]:
@@ -266,6 +276,10 @@ class WorkflowBundle:
             self._workflow: Any = made()
             self._workflow.initialize()
 
+    def ready(self) -> str:
+        """Who computes the next job, for people."""
+        return self.device
+
     def run(self, inputs: Mapping[str, Any]) -> Mapping[str, Any]:
         """Run on one input; ValueError of the workflow is the reason that a person reads."""
         begun = time.perf_counter()
@@ -285,7 +299,7 @@ Bundle = NetworkBundle | WorkflowBundle
 
 def load_bundle(service: Service, device: str) -> Bundle:
     """Load one service's model."""
-    return NetworkBundle(service, device) if service.pipeline.network is not None else WorkflowBundle(service, device)
+    return WorkflowBundle(service, device) if service.pipeline.workflow is not None else NetworkBundle(service, device)
 
 
 def pick_device(wanted: str) -> str:

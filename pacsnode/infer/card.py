@@ -152,6 +152,10 @@ def _output(pipeline: PipelineFile) -> Iterator[str]:
     if pipeline.remote is not None:
         remote = pipeline.remote
         yield f"- Made by the vendor's node {remote.peer}: {', '.join(remote.results)}, within {remote.within:g} s"
+    if pipeline.http is not None:
+        http = pipeline.http
+        version = f"version {http.version}" if http.version else "in the version that it chooses"
+        yield f"- Computed by the inference server {http.address}: model {http.model}, {version}"
     for segment in pipeline.segments:
         yield f"- Segment: {segment.label} ({segment.type.value}, {segment.type.scheme})"
     for number in pipeline.measurements:

@@ -105,7 +105,8 @@ def load_service(folder: Path) -> Service:
         raise ConfigError("\n".join([*told, str(error)])) from None
     if told:
         raise ConfigError("\n".join(told))
-    config = mistakes.config_of(pipeline.network, files) if pipeline.network else ""
+    runs = pipeline.network or pipeline.http
+    config = mistakes.config_of(runs, files) if runs else ""
     obstacle = "; ".join([mistakes.slot_obstacle(pipeline, files), *(p.text for p in unable)]) if is_slot else ""
     return Service(folder, pipeline, version, hash_of(files), document.sha256, looks, config, obstacle)
 

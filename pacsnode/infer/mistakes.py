@@ -11,6 +11,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 from pacsnode.conditions import STUDY_HAS, Condition, StudyHas
+from pacsnode.infer import endpoint
+from pacsnode.infer.endpoint import Http
 from pacsnode.infer.pipeline import MeasurementSpec, Needs, Network, PipelineFile, SeriesRole
 from pacsnode.yamlfile import Loc, Problem, nearest
 
@@ -39,9 +41,11 @@ def problems(folder: Path, pipeline: PipelineFile, files: Files) -> list[Problem
     if pipeline.name != folder.name:
         text = f"is {pipeline.name}, but the folder is {folder.name}; they must be equal"
         found.append(Problem(("name",), text, "folder-name"))
-    if [pipeline.network, pipeline.workflow, pipeline.remote].count(None) != 2:
-        found.append(Problem((), "exactly one of `network`, `workflow` and `remote` must be given", "one-model"))
+    if [pipeline.network, pipeline.http, pipeline.workflow, pipeline.remote].count(None) != 3:
+        text = "exactly one of `network`, `http`, `workflow` and `remote` must be given"
+        found.append(Problem((), text, "one-model"))
     found += _of_network(folder, pipeline, files)
+    found += _of_http(folder, pipeline, files)
     found += _of_workflow(pipeline, files)
     found += _of_remote(pipeline)
     found += _of_outputs(pipeline)
@@ -64,6 +68,8 @@ def slot_obstacle(pipeline: PipelineFile, files: Files) -> str:
         return (
             f"slot: enter the vendor's node as peer {pipeline.remote.peer} in the rules file, then another status here"
         )
+    if pipeline.http is not None:
+        return "slot: enter address and model of the inference server under `http`, then another status"
     if pipeline.network is None:
         return f"slot: put the algorithm into {SCRIPT}, then write another status"
     network, weights = pipeline.network, pipeline.network.weights
@@ -75,7 +81,7 @@ def slot_obstacle(pipeline: PipelineFile, files: Files) -> str:
     return f"slot: the weights are there; enter sha256: {files[weights]} and another status in pipeline.yaml"
 
 
-def config_of(network: Network, files: Iterable[str]) -> str:
+def config_of(network: Network | Http, files: Iterable[str]) -> str:
     """The config by which a network runs, from the folder on; "" where there is none."""
     there = set(files)
     wanted = CONFIGS if network.config is None else (network.config,)
@@ -83,24 +89,32 @@ def config_of(network: Network, files: Iterable[str]) -> str:
 
 
 def _of_network(folder: Path, pipeline: PipelineFile, files: Files) -> Iterator[Problem]:
-    network = pipeline.network
+    """Of a network that runs here or on an inference server."""
+    network, key = pipeline.network or pipeline.http, "network" if pipeline.network else "http"
     if network is None:
         return
     if pipeline.input == "waveform":
-        yield Problem(("input",), "a `network` reads images, clips, volumes or series, not waveform", "input")
+        text = f"a{'n' if pipeline.http else ''} `{key}` reads images, clips, volumes or series, not waveform"
+        yield Problem(("input",), text, "input")
     if not (pipeline.segments or pipeline.classification or pipeline.regions):
         text = "a network needs `segments` (one for each label), `classification` or `regions`"
-        yield Problem(("network",), text, "no-output")
+        yield Problem((key,), text, "no-output")
     if pipeline.segments and pipeline.classification:
         text = "a network has either `segments` or `classification`"
         yield Problem(("classification",), text, "one-output", at="key")
-    if not config_of(network, files) and pipeline.status != "slot":
+    needs_config = pipeline.http is None or pipeline.input not in ("image", "multi-frame") or network.config is not None
+    if needs_config and not config_of(network, files) and pipeline.status != "slot":
         wanted = network.config or f"{CONFIGS[1]} (or {Path(CONFIGS[0]).name})"
-        yield Problem(
-            ("network", "config") if network.config else ("network",), f"the folder has no {wanted}", "no-config"
-        )
-    if pipeline.status != "slot":
-        yield from _of_weights(folder, network, files)
+        yield Problem((key, "config") if network.config else (key,), f"the folder has no {wanted}", "no-config")
+    if pipeline.network is not None and pipeline.status != "slot":
+        yield from _of_weights(folder, pipeline.network, files)
+
+
+def _of_http(folder: Path, pipeline: PipelineFile, files: Files) -> Iterator[Problem]:
+    if pipeline.http is not None:
+        yield from endpoint.problems(folder, pipeline.http, pipeline.limits.time_s, files)
+        if pipeline.classification is not None:
+            yield from endpoint.class_problem(pipeline.http, len(pipeline.classification.classes))
 
 
 def _of_weights(folder: Path, network: Network, files: Files) -> Iterator[Problem]:
@@ -133,7 +147,7 @@ def _of_workflow(pipeline: PipelineFile, files: Files) -> Iterator[Problem]:
         if pipeline.workflow is not None and getattr(pipeline, key):
             text = f"`{key}` is for a network; a workflow tells its findings in `evaluations`"
             yield Problem((key,), text, "not-of-this-model", at="key")
-    if pipeline.network is not None and pipeline.evaluations:
+    if (pipeline.network or pipeline.http) and pipeline.evaluations:
         text = "`evaluations` are what a workflow says; a network has `classification`"
         yield Problem(("evaluations",), text, "not-of-this-model", at="key")
 
@@ -206,7 +220,7 @@ def _of_input(pipeline: PipelineFile) -> Iterator[Problem]:
         text = "`most_frames` is for `input: multi-frame`"
         yield Problem(("most_frames",), text, "not-of-this-input", at="key")
     for key in ("longest_side", "polarity_check"):
-        if getattr(pipeline, key) and (pipeline.input != "image" or pipeline.network is None):
+        if getattr(pipeline, key) and (pipeline.input != "image" or not (pipeline.network or pipeline.http)):
             yield Problem((key,), f"`{key}` is for a network on `input: image`", "not-of-this-input", at="key")
 
 

@@ -14,6 +14,7 @@ from pydantic import BeforeValidator, Field, StringConstraints, WithJsonSchema
 from pacsnode.dicom.codes import LEFT, RIGHT, Concept
 from pacsnode.durations import Seconds
 from pacsnode.handover import ResultKind
+from pacsnode.infer.endpoint import Http
 from pacsnode.operators import ConditionMap
 from pacsnode.yamlfile import Items, Record, found_in_words, wrong
 
@@ -263,6 +264,9 @@ class PipelineFile(Record):
         Field(ge=1, description="Of a clip, so many frames are read, evenly spaced; left out: every one."),
     ] = None
     network: Annotated[Network | None, Field(description="A network that the node runs.")] = None
+    http: Annotated[
+        Http | None, Field(description="Or a network on an inference server; see [there](#an-inference-server).")
+    ] = None
     workflow: Annotated[Workflow | None, Field(description="Or an algorithm that the node runs.")] = None
     remote: Annotated[Remote | None, Field(description="Or a vendor's node; see [there](#a-vendors-node).")] = None
     card: Annotated[Card, Field(description="What every result says of its maker.")]

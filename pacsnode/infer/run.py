@@ -26,6 +26,8 @@ from pacsnode.infer.volume import Volume, read_volume
 from pacsnode.infer.waveform import read_waveform
 
 READ_AS_NEGATIVE = "The picture's brightness contradicts its PhotometricInterpretation; it was read as its negative."
+WEIGHTS_ELSEWHERE = "not known, they are on the inference server"
+"""In the place of their hash."""
 MOST_LABEL_BYTES = 1_600_000_000
 """Of the label map of a clip."""
 
@@ -56,13 +58,14 @@ def infer_many(
 def algorithm(service: Service, device: str) -> Algorithm:
     """The record of the model that every result carries."""
     pipeline, card = service.pipeline, service.pipeline.card
+    weights_hash = (pipeline.network.sha256 or "") if pipeline.network else ""
     return Algorithm(
         service=pipeline.name,
         title=pipeline.title,
         status=pipeline.status,
         version=service.version,
         bundle_hash=service.bundle_hash,
-        weights_hash=(pipeline.network.sha256 or "") if pipeline.network else "",
+        weights_hash=weights_hash if pipeline.http is None else WEIGHTS_ELSEWHERE,
         method=card.method,
         training_data=card.training_data,
         quality=card.quality,

@@ -173,6 +173,16 @@ class ComputeQueue:
                 self._line.sizes[key] = max(1, len(taken) // 2)
 
 
+@dataclass(frozen=True)
+class Lines:
+    """`here`: before the child that runs models on this machine. `served`: before the one that asks inference servers,
+    whose child is a process of its own, so that a slow server delays no model that runs here.
+    """
+
+    here: ComputeQueue
+    served: ComputeQueue
+
+
 def _count_death(job: _Job, error: Died) -> None:
     job.deaths += 1
     if job.deaths >= MOST_DEATHS:

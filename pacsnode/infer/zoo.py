@@ -68,6 +68,10 @@ class Parts:
     result_key: str = PREDICTION
 
 
+AS_IT_IS = Parts(lambda data: data, None, SimpleInferer(), None, Reading(rows_first=True))
+"""Without a config: the network reads an image as the node does, (channels, rows, columns), and gives its labels."""
+
+
 def read_parts(folder: Path, config: str, device: torch.device, *, with_network: bool) -> Parts:
     """The parts of the bundle in `folder`. Raises Permanent where one is missing."""
     parser = ConfigParser()

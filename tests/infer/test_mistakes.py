@@ -86,6 +86,21 @@ REMOTE = ECG[: ECG.index("needs:")] + (
     + "    - {metric: sensitivity, of: af, value: 0.9, data: 10 ECG, cases: 10, real_data: true}\n"
 )
 
+HTTP = IMAGE.replace("network:\n  weights: models/model.pt\n", "").replace(
+    f'  sha256: "{SHA256}"\n',
+    "http:\n"
+    "  url: https://triton.hospital.local:8000\n"
+    "  model: chest\n"
+    '  version: "3"\n'
+    "  input: {name: image, shape: [-1, 1, 256, 256], datatype: FP32}\n"
+    "  output: {name: scores, shape: [-1, 2], datatype: FP32}\n"
+    "  timeout: 60s\n"
+    "  token_file: /etc/pacsnode/triton.token\n",
+)
+HTTP_CLASSES = (
+    HTTP[: HTTP.index("segments:")].replace("of: Lung", "of: pneumonia") + CLASSES[CLASSES.index("classif") :]
+)
+
 
 class Broken(NamedTuple):
     """One edit of a good file, and what is told: where, by which code, in which words."""
@@ -99,6 +114,36 @@ class Broken(NamedTuple):
 
 
 BROKEN = [
+    Broken(HTTP, "https://triton", "triton", "12:8", "url", "it does not begin with https:// or http://"),
+    Broken(HTTP, "https://triton", "ftp://triton", "12:8", "url", "it does not begin with https:// or http://"),
+    Broken(HTTP, "//triton", "//node:secret@triton", "12:8", "url", "a password in an address is read by everybody"),
+    Broken(HTTP, ":8000", ":80000", "12:8", "url", "its port or its brackets cannot be read"),
+    Broken(HTTP, ":8000", ":8000/v2?x=1", "12:8", "url", "only a path of plain words may stand"),
+    Broken(HTTP, ":8000", ":8000/../x", "12:8", "url", "only a path of plain words may stand"),
+    Broken(HTTP, "triton.hospital.local", "", "12:8", "url", "there is no host, or no port that one can have"),
+    Broken(HTTP, "model: chest", "model: ../chest", "13:10", "wrong-value", "expected text like"),
+    Broken(HTTP, 'version: "3"', "version: 3", "14:12", "wrong-type", "put it in quotes"),
+    Broken(HTTP, "FP32}\n  output", "FLOAT32}\n  output", "15:60", "unknown-value", "expected: 'FP16', 'FP32'"),
+    Broken(HTTP, "[-1, 1, 256", "[-1, 0, 256", "15:36", "wrong-value", "expected a size from 1 on, or -1 for any"),
+    Broken(HTTP, "shape: [-1, 2]", "shap: [-1, 2]", "16:26", "unknown-key", "did you mean shape?"),
+    Broken(HTTP, "timeout: 60s", "timeout: 60", "17:12", "duration", "expected a time such as 20s"),
+    Broken(HTTP, "timeout: 60s", "timeout: 5m", "17:12", "timeout", "below `limits.time_s` (300 s), which ends"),
+    Broken(HTTP, "timeout: 60s", "timeout: 0s", "17:12", "timeout", "found 0 s"),
+    Broken(HTTP, "timeout: 60s", "ca: ca.pem", "17:7", "ca-file", "the folder has no ca.pem; copy"),
+    Broken(HTTP, "https://", "http://", "18:3", "token", "a token is sent over https only"),
+    Broken(HTTP, "/etc/pacsnode/triton.token", "triton.token", "18:15", "token", "a whole path outside of the folder"),
+    Broken(HTTP, "timeout: 60s", "token_env: TRITON_TOKEN", "17:3", "token", "give either `token_file` or `token_env`"),
+    Broken(HTTP, "timeout: 60s", "token_env: PATH", "17:14", "wrong-value", "expected text like"),
+    Broken(HTTP, "timeout: 60s", "token: abc", "17:3", "unknown-key", "there is no such key"),
+    Broken(HTTP, "timeout: 60s", "token_env: PACSNODE_X_TOKEN", "17:14", "token", "are the node's own settings"),
+    Broken(HTTP, "timeout: 60s", "config: configs/x.json", "17:11", "no-config", "the folder has no configs/x.json"),
+    Broken(HTTP, "http:\n", "workflow: {class: A}\nhttp:\n", "1:1", "one-model", "exactly one of `network`, `http`"),
+    Broken(
+        HTTP, "input: image\n", "input: waveform\n", "6:8", "input", "an `http` reads images, clips, volumes or series"
+    ),
+    Broken(
+        HTTP_CLASSES, "[-1, 2]", "[-1, 3]", "16:33", "output-shape", "3 numbers for each input; there are 2 classes"
+    ),
     Broken(IMAGE, "status: trained", "status: trainned", "4:9", "unknown-value", "did you mean trained?"),
     Broken(IMAGE, "title: Lungs", "titel: Lungs", "3:1", "unknown-key", "did you mean title?"),
     Broken(IMAGE, "title: Lungs\n", "", "1:1", "missing", "this key is missing"),
@@ -184,6 +229,7 @@ def service(models: Path, name: str, text: str) -> Path:
 
 
 GOOD = {"image": IMAGE, "series": SLOT_SERIES, "classes": SLOT_CLASSES, "ecg": ECG, "remote": REMOTE}
+GOOD |= {"http": HTTP, "http-classes": HTTP_CLASSES}
 
 
 @pytest.mark.parametrize("text", GOOD.values(), ids=GOOD)
