@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 
 from pacsnode import findings, telemetry
 from pacsnode.errors import Permanent
-from pacsnode.handover import Case, EncodeRequest, NodeIdentity
+from pacsnode.handover import Case, EncodeRequest, Form, NodeIdentity
 from pacsnode.infer import compute
 from pacsnode.infer.catalogue import NOT_ALLOWED, Service, bundle_hash, load_service
 from pacsnode.infer.compute import Message
@@ -162,7 +162,7 @@ def main() -> None:
 
         asked = _encode_request(request)
         objects = build(findings.load(asked.folder), asked)
-        write_objects(asked.folder, asked.case.results, objects)
+        write_objects(asked.folder, asked.case.results, objects, asked.form)
         return {"objects": len(objects)}
 
     def reject(request: Message) -> Message:
@@ -203,6 +203,7 @@ def _encode_request(request: Message) -> EncodeRequest:
         Path(request["folder"]),
         datetime.fromisoformat(request["started"]),
         tuple(Path(p) for p in request["predecessors"]),
+        Form(**request.get("form", {})),
     )
 
 

@@ -231,11 +231,18 @@ class Form:
     seg: SegmentationForm = "binary"
     charset: ResultCharset = "utf-8"
 
+    @property
+    def name(self) -> str:
+        """For people and file names; "" as shipped."""
+        return self.tag("sr")
+
     def tag(self, kind: ResultKind) -> str:
         """What tells objects of this kind from those of other forms; "" for what is as shipped."""
         concerns = {"sr": ("sr", "seg", "charset"), "seg": ("seg", "charset")}.get(kind, ("charset",))
-        shipped = Form()
-        return ".".join(getattr(self, one) for one in concerns if getattr(self, one) != getattr(shipped, one))
+        return ".".join(getattr(self, one) for one in concerns if getattr(self, one) != getattr(SHIPPED, one))
+
+
+SHIPPED = Form()
 
 
 @dataclass(frozen=True)

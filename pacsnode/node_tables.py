@@ -237,6 +237,12 @@ def node_0007(db: Database) -> None:
     """)
 
 
+@node()
+def node_0008(db: Database) -> None:
+    """Results in the form that their destination wants."""
+    _add_columns(db, "results", form="TEXT NOT NULL DEFAULT ''")  # '': as shipped
+
+
 def _add_columns(db: Database, table: str, **columns: str) -> None:
     held = {column.name for column in db[table].columns}
     for name, kind in columns.items():

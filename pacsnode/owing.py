@@ -14,7 +14,7 @@ from pacsnode.archive.case_rows import CaseRecord, ResultRecord
 from pacsnode.archive.cases import Cases
 from pacsnode.archive.index import Index
 from pacsnode.deliver.outbox import Debt, Owed, owe
-from pacsnode.handover import Case, Forward, Study
+from pacsnode.handover import SHIPPED, Case, Form, Forward, Study
 from pacsnode.infer.catalogue import Service
 from pacsnode.peers import SENDER, Peer
 from pacsnode.route.rules import Rules
@@ -51,9 +51,17 @@ class Owing:
             destination, peer, refusal = self._destination(record.case, name)
             if peer is not None and not refusal:
                 refusal = self._refusal(record.case.service, peer)
-            accepted = tuple(r.sop_instance_uid for r in wanted if peer is None or r.kind in peer.accepts)
-            debts.append(Debt(destination, accepted, refusal))
+            debts.append(Debt(destination, tuple(r.sop_instance_uid for r in _for_peer(wanted, peer)), refusal))
         return debts
+
+    def forms(self, record: CaseRecord) -> list[Form]:
+        """In what forms the results of a case are made: as shipped, and as its destinations want them."""
+        wanted = [SHIPPED]
+        for name in record.send_to:
+            _, peer, _ = self._destination(record.case, name)
+            if peer is not None and peer.wants.form not in wanted:
+                wanted.append(peer.wants.form)
+        return wanted
 
     def owe_again(self, key: str) -> None:
         """Rules gave a finished case more destinations or kinds: owe what is new."""
@@ -119,3 +127,14 @@ class Owing:
         if peer.port is None:
             return peer.name, None, f"peer {peer.name} has neither `port:` nor `reply_to:` in the rules file"
         return peer.name, peer, ""
+
+
+def _for_peer(results: Sequence[ResultRecord], peer: Peer | None) -> list[ResultRecord]:
+    """Of each kind what the peer accepts, in the form that it wants; as shipped where that was never made."""
+    chosen = []
+    for kind in dict.fromkeys(result.kind for result in results):
+        form = "" if peer is None else peer.wants.form.tag(kind)
+        of_kind = [result for result in results if result.kind == kind]
+        in_form = [r for r in of_kind if r.form == form] or [r for r in of_kind if not r.form]
+        chosen += in_form if peer is None or kind in peer.accepts else []
+    return chosen

@@ -19,7 +19,7 @@ from pydantic import BeforeValidator, ConfigDict, Field, StringConstraints, Vali
 
 from pacsnode import yamlfile
 from pacsnode.dicom import charsets
-from pacsnode.handover import RESULT_KINDS, ResultKind
+from pacsnode.handover import RESULT_KINDS, Form, ReportForm, ResultCharset, ResultKind, SegmentationForm
 from pacsnode.patterns import fold
 from pacsnode.yamlfile import IMPLIED, Document, Items, Loc, Problem, Record, nearest, wrong
 
@@ -38,6 +38,19 @@ IPV6_LOOPBACK = ipaddress.IPv6Address("::1")
 HOST_NAME = re.compile(r"(?=.{1,253}$)[a-z0-9_-]{1,63}(\.[a-z0-9_-]{1,63})*\.?", re.ASCII | re.IGNORECASE)
 
 
+class Wants(Record):
+    """In what form a peer wants results: not every system reads every one (PS3.3 A.35, A.51; C.12.1.1.2)."""
+
+    sr: ReportForm = "comprehensive-3d"
+    seg: SegmentationForm = "binary"
+    charset: ResultCharset = "utf-8"
+
+    @property
+    def form(self) -> Form:
+        """As the stages know it."""
+        return Form(self.sr, self.seg, self.charset)
+
+
 class Peer(Record):
     """One peer as the file has it; `name` is its key there."""
 
@@ -49,6 +62,7 @@ class Peer(Record):
     issuer: Annotated[str, StringConstraints(max_length=64)] = ""
     charset: str = ""
     accepts: Items[ResultKind] = RESULT_KINDS
+    wants: Wants = Wants()
     investigational: bool = False
     reply_to: str | None = None
     tls: bool = False

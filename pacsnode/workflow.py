@@ -29,7 +29,7 @@ from pacsnode.dicom.rejection import TITLES
 from pacsnode.dimse.part10 import read_meta
 from pacsnode.encode.results import is_recorded, read_objects
 from pacsnode.errors import Permanent, Rejected, Transient
-from pacsnode.handover import Case, NodeIdentity, ResultKind, StoreRequest
+from pacsnode.handover import SHIPPED, Case, Form, NodeIdentity, ResultKind, StoreRequest
 from pacsnode.infer.catalogue import Service
 from pacsnode.infer.compute import Message
 from pacsnode.infer.pipeline import Limits
@@ -150,10 +150,19 @@ class Workflow:
     def _encode(self, key: str, kinds: tuple[ResultKind, ...]) -> None:
         record = self._record(key)
         folder = self._settings.runs / key
-        if self._archived(key, kinds) or self.vendors.concerns(key) or is_recorded(folder, kinds):
+        if self._archived(key, kinds) or self.vendors.concerns(key):
             return
         begun = time.monotonic()
-        predecessors = [r for r in self._cases.results(record.case.supersedes) if r.kind == "sr"]
+        missing = [form for form in self.owing.forms(record) if not is_recorded(folder, kinds, form)]
+        for form in missing:
+            self._encode_form(record, kinds, form)
+        if missing:
+            spent = "encode_s" if kinds == REPORTS else "draw_s"
+            self._cases.note_timing(key, {spent: time.monotonic() - begun})
+
+    def _encode_form(self, record: CaseRecord, kinds: tuple[ResultKind, ...], form: Form) -> None:
+        before = [r for r in self._cases.results(record.case.supersedes) if r.kind == "sr"]
+        predecessors = [r for r in before if r.form == form.tag("sr")] or [r for r in before if not r.form]
         predecessors += [r for r in self._failures(record.case) if r.kind == "sr"]
         self._lines.here.call(
             "encode",
@@ -162,7 +171,8 @@ class Workflow:
                 "kinds": kinds,
                 "node": [self._node.ae_title, self._node.device_uid, self._node.version],
                 "sources": self._files(record.case),
-                "folder": str(folder.absolute()),
+                "folder": str((self._settings.runs / record.case.key).absolute()),
+                "form": vars(form),
                 "started": datetime.fromtimestamp(record.case.started_utc_us / 1e6, UTC)
                 .astimezone(self._settings.zone)
                 .isoformat(),
@@ -171,14 +181,14 @@ class Workflow:
             ENCODE_LIMITS,
             Turn(record.priority, Kind.REPORT if kinds == REPORTS else Kind.PICTURE),
         )
-        spent = "encode_s" if kinds == REPORTS else "draw_s"
-        self._cases.note_timing(key, {spent: time.monotonic() - begun})
 
     def _keep_and_owe(self, key: str, kinds: tuple[ResultKind, ...], *, is_last: bool) -> None:
         record = self._record(key)
         results = self._archived(key, kinds)
         if not results and not self.vendors.concerns(key):
-            made = read_objects(self._settings.runs / key, kinds)
+            folder = self._settings.runs / key
+            forms = [form for form in self.owing.forms(record) if is_recorded(folder, kinds, form)]
+            made = [one for form in forms or [SHIPPED] for one in read_objects(folder, kinds, form)]
             results = [result_record(record.case, one, self.keep(one.path)) for one in made]
         read = self._readings(key) if is_last else None
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import astuple, dataclass
 from typing import Any
 
+from pacsnode.database import utc_us
 from pacsnode.handover import Candidate, Case, Clause, Completion, Late, ResultKind, ResultObject, RuleVerdict
 
 
@@ -49,7 +51,7 @@ class CaseRecord:
 
 @dataclass(frozen=True)
 class ResultRecord:
-    """One archived result; `path` is below `files/`."""
+    """One archived result; `path` is below `files/`. `form`: `Form.tag` of its kind, "" as shipped."""
 
     sop_instance_uid: str
     case_key: str
@@ -57,11 +59,22 @@ class ResultRecord:
     sop_class_uid: str
     series_instance_uid: str
     path: str
+    form: str = ""
 
 
 def result_record(case: Case, made: ResultObject, path: str) -> ResultRecord:
     """The record of an encoded object that lies at `path` below `files/`."""
-    return ResultRecord(made.sop_instance_uid, case.key, made.kind, made.sop_class_uid, made.series_instance_uid, path)
+    named = made.sop_instance_uid, case.key, made.kind, made.sop_class_uid, made.series_instance_uid
+    return ResultRecord(*named, path, made.form)
+
+
+def enter_results(connection: sqlite3.Connection, results: Iterable[ResultRecord]) -> None:
+    """Results that are archived; one that stands there already stays. The caller holds the transaction."""
+    connection.executemany(
+        "INSERT OR IGNORE INTO results (sop_instance_uid, case_key, kind, sop_class_uid, series_instance_uid, path, "
+        "form, created_utc_us) VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+        [(*astuple(result), utc_us()) for result in results],
+    )
 
 
 def to_json(value: Any) -> str:
@@ -113,5 +126,5 @@ def record_of(row: sqlite3.Row) -> CaseRecord:
 
 
 def result_of(row: sqlite3.Row) -> ResultRecord:
-    columns = ("sop_instance_uid", "case_key", "kind", "sop_class_uid", "series_instance_uid", "path")
+    columns = ("sop_instance_uid", "case_key", "kind", "sop_class_uid", "series_instance_uid", "path", "form")
     return ResultRecord(*(row[column] for column in columns))

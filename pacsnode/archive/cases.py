@@ -21,6 +21,7 @@ from pacsnode.archive.case_rows import (
     CaseRecord,
     Pending,
     ResultRecord,
+    enter_results,
     pending_of,
     record_of,
     to_json,
@@ -320,13 +321,7 @@ class Cases:
     ) -> None:
         """Results recorded and deliveries owed, and with the last of them the case done: one transaction."""
         with self.transaction() as connection:
-            connection.executemany(
-                "INSERT OR IGNORE INTO results VALUES (?, ?, ?, ?, ?, ?, ?)",
-                [
-                    (r.sop_instance_uid, r.case_key, r.kind, r.sop_class_uid, r.series_instance_uid, r.path, utc_us())
-                    for r in results
-                ],
-            )
+            enter_results(connection, results)
             owe(connection)
             if is_last:
                 connection.execute(

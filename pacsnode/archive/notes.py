@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Final, Literal
 
 from pacsnode import audit
-from pacsnode.archive.case_rows import ResultRecord, result_of, to_json
+from pacsnode.archive.case_rows import ResultRecord, enter_results, result_of, to_json
 from pacsnode.database import utc_us
 
 NoteKind = Literal["rejection", "failure"]
@@ -107,13 +107,7 @@ def is_rejection(connection: sqlite3.Connection, sop_instance_uid: str) -> bool:
 
 def made(connection: sqlite3.Connection, note: Note, results: Sequence[ResultRecord]) -> None:
     """The objects of a note are archived; the caller owes them in the same transaction."""
-    connection.executemany(
-        "INSERT OR IGNORE INTO results VALUES (?, ?, ?, ?, ?, ?, ?)",
-        [
-            (r.sop_instance_uid, note.key, r.kind, r.sop_class_uid, r.series_instance_uid, r.path, utc_us())
-            for r in results
-        ],
-    )
+    enter_results(connection, results)
     connection.execute("UPDATE notes SET state = 'done', problem = '' WHERE key = ?", (note.key,))
     audit.record(
         connection,

@@ -20,7 +20,7 @@ from pydicom.multival import MultiValue
 from pacsnode.dicom import uids
 from pacsnode.dicom.codes import PRIVATE_SCHEME, Concept
 from pacsnode.findings import NOT_FOR_DIAGNOSIS, Algorithm, Findings, Group, Segment
-from pacsnode.handover import EncodeRequest, Form, ResultKind
+from pacsnode.handover import SHIPPED, EncodeRequest, Form, ResultKind
 
 MANUFACTURER = "pacsnode"
 PROCESSING_EQUIPMENT = Concept("109102", "DCM", "Processing Equipment")
@@ -29,8 +29,6 @@ SIGNAL_ANALYSIS = Concept("CLASSICAL", PRIVATE_SCHEME, "Classical signal or imag
 """Algorithm family where nothing was learnt: CID 7162 has only single techniques for it."""
 NO_WEIGHTS = "none"
 """In place of their hash, where nothing was learnt: left out, it could as well have been forgotten."""
-
-SHIPPED = Form()
 
 _FIRST_SERIES_NUMBER = 9000
 _KIND_NUMBER: Mapping[ResultKind, int] = {"sr": 1, "seg": 2, "sc": 3, "pdf": 4, "ko": 5, "pr": 6}

@@ -7,25 +7,27 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from pacsnode.findings import write_durably
-from pacsnode.handover import ResultKind, ResultObject
+from pacsnode.handover import SHIPPED, Form, ResultKind, ResultObject
 
 
-def write_objects(folder: Path, kinds: Sequence[ResultKind], objects: Sequence[ResultObject]) -> None:
-    """Enter what `encode` made of these kinds, durably."""
+def write_objects(
+    folder: Path, kinds: Sequence[ResultKind], objects: Sequence[ResultObject], form: Form = SHIPPED
+) -> None:
+    """Enter what `encode` made of these kinds in this form, durably."""
     plain = [vars(made) | {"path": made.path.name} for made in objects]
-    write_durably(_record(folder, kinds), json.dumps(plain).encode())
+    write_durably(_record(folder, kinds, form), json.dumps(plain).encode())
 
 
-def is_recorded(folder: Path, kinds: Sequence[ResultKind]) -> bool:
-    """Whether `encode` has made all of these kinds."""
-    return _record(folder, kinds).exists()
+def is_recorded(folder: Path, kinds: Sequence[ResultKind], form: Form = SHIPPED) -> bool:
+    """Whether `encode` has made all of these kinds in this form."""
+    return _record(folder, kinds, form).exists()
 
 
-def read_objects(folder: Path, kinds: Sequence[ResultKind]) -> list[ResultObject]:
-    """What `encode` made of these kinds. Raises FileNotFoundError where it did not end."""
-    plain = json.loads(_record(folder, kinds).read_text())
+def read_objects(folder: Path, kinds: Sequence[ResultKind], form: Form = SHIPPED) -> list[ResultObject]:
+    """What `encode` made of these kinds in this form. Raises FileNotFoundError where it did not end."""
+    plain = json.loads(_record(folder, kinds, form).read_text())
     return [ResultObject(**(made | {"path": folder / made["path"]})) for made in plain]
 
 
-def _record(folder: Path, kinds: Sequence[ResultKind]) -> Path:
-    return folder / f"objects-{'-'.join(kinds)}.json"
+def _record(folder: Path, kinds: Sequence[ResultKind], form: Form) -> Path:
+    return folder / f"objects-{'-'.join(kinds)}{form.name and '.'}{form.name}.json"
