@@ -7,7 +7,7 @@ a source, never names a file after anything from the wire.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import TypeVar
 
@@ -15,8 +15,11 @@ from pydicom.dataset import Dataset
 
 from pacsnode.encode import conformance
 from pacsnode.encode.header import part_10, stamp
+from pacsnode.encode.key_objects import key_objects
 from pacsnode.encode.normalise import read_header
+from pacsnode.encode.presentation import presentations
 from pacsnode.encode.provenance import DerivedUIDs, Origin
+from pacsnode.encode.report_pdf import report_pdf
 from pacsnode.encode.secondary_capture import is_drawable, secondary_capture
 from pacsnode.encode.seg import segmentation
 from pacsnode.encode.sr import report
@@ -47,7 +50,21 @@ def encode(findings: Findings, request: EncodeRequest) -> tuple[ResultObject, ..
             if is_drawable(group):
                 dataset = _built("sc", partial(secondary_capture, group, index, origin))
                 results.append(_written(dataset, origin, "sc", index))
-    return tuple(results)
+    return (*results, *_companions(origin))
+
+
+def _companions(origin: Origin) -> Iterator[ResultObject]:
+    """What says the same once more in other forms: a document, key images, lines over the images."""
+    wanted = origin.request.case.results
+    if "pdf" in wanted:
+        yield _written(_built("pdf", partial(report_pdf, origin)), origin, "pdf", 1)
+    if "ko" in wanted:
+        selection = _built("ko", partial(key_objects, origin))
+        if selection is not None:
+            yield _written(selection, origin, "ko", 1)
+    if "pr" in wanted:
+        for index, state in enumerate(_built("pr", partial(presentations, origin)), start=1):
+            yield _written(state, origin, "pr", index)
 
 
 def warm() -> None:
