@@ -5,6 +5,7 @@ In: a group of findings. Out: marks by image or frame, bounded in number. Decide
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ from numpy.typing import NDArray
 
 from pacsnode.encode.drawing import measurement_text
 from pacsnode.encode.key_objects import Place, is_finding, place_of
-from pacsnode.encode.outlines import Points, outlines
+from pacsnode.encode.outlines import Points, borders, outlines
 from pacsnode.encode.seg import present_segments
 from pacsnode.errors import Permanent
 from pacsnode.findings import Group, Region, Segment, Shape
@@ -26,6 +27,10 @@ MOST_LINES: Final = 40
 """Of one segment in one image; the longest."""
 MOST_POINTS: Final = 100_000
 """Of one group: under a megabyte."""
+MOST_BORDERS: Final = 600_000
+"""Of pixels that are traced, of one group: some seconds; a lung on a large film has 10,000."""
+_RAGGED: Final = 60_000
+"""Borders of one segment in one image: more is noise, and is not traced."""
 _ROUND: Final = 64  # points of a circle that reaches beyond the image
 _SHAPES: Final = {Shape.POINT: "POINT", Shape.CIRCLE: "CIRCLE", Shape.ELLIPSE: "ELLIPSE"}
 
@@ -68,17 +73,20 @@ class Plan:
 def plan(group: Group, sizes: Mapping[str, tuple[int, int]]) -> Plan:
     """The marks of `group`; `sizes`: columns and rows of each image."""
     found: dict[Place, list[Mark]] = {}
-    left = MOST_POINTS
+    left, borders_left = MOST_POINTS, MOST_BORDERS
     planes, is_whole = _planes(group)
-    for number in planes:
-        for segment in present_segments(group):
-            assert group.label_map is not None
-            marks = _outlined(group.label_map[number] == segment.value, segment)
-            is_whole &= marks is not None
-            for mark in marks or ():
-                left -= len(mark.points)
-                if left >= 0:
-                    found.setdefault(place_of(group, number), []).append(mark)
+    for number, segment in itertools.product(planes, present_segments(group)):
+        assert group.label_map is not None
+        top_left, mask = _cut_out(group.label_map[number] == segment.value)
+        to_trace = borders(mask)
+        if to_trace > min(_RAGGED, borders_left):
+            is_whole = False
+            continue
+        borders_left -= to_trace
+        for mark in _outlined(mask, top_left, segment):
+            left -= len(mark.points)
+            if left >= 0:
+                found.setdefault(place_of(group, number), []).append(mark)
     for region in group.regions[: MOST_LINES * MOST_IMAGES]:
         left -= len(region.points)
         if left >= 0:
@@ -101,20 +109,21 @@ def _planes(group: Group) -> tuple[list[int], bool]:
     return sorted(number for _, _, number in chosen), len(chosen) == len(ranked)
 
 
-def _outlined(mask: NDArray[np.bool_], segment: Segment) -> list[Mark] | None:
-    """The outlines of one segment in one plane, the longest with its label; None where it is too ragged."""
+def _cut_out(mask: NDArray[np.bool_]) -> tuple[Points, NDArray[np.bool_]]:
+    """The part of `mask` that is not empty, and its top left corner."""
     rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
     if not rows.size:
-        return []
-    top, left = int(rows[0]), int(columns[0])
-    lines = outlines(mask[top : int(rows[-1]) + 1, left : int(columns[-1]) + 1])
-    if lines is None:
-        return None
+        return np.zeros(2), mask[:0, :0]
+    part = mask[int(rows[0]) : int(rows[-1]) + 1, int(columns[0]) : int(columns[-1]) + 1]
+    return np.array([columns[0], rows[0]], dtype=np.float64), part
+
+
+def _outlined(mask: NDArray[np.bool_], top_left: Points, segment: Segment) -> Iterator[Mark]:
+    """The outlines of one segment in one plane, the longest with its label."""
     layer = Layer(segment.label, segment.color_rgb)
-    return [
-        Mark(layer, "POLYLINE", _closed(line + np.array([left, top])), segment.label if number == 0 else "", segment)
-        for number, line in enumerate(lines[:MOST_LINES])
-    ]
+    for number, line in enumerate(outlines(mask, MOST_LINES)):
+        text = segment.label[:64] if number == 0 else ""
+        yield Mark(layer, "POLYLINE", _closed(line + top_left), text, segment)
 
 
 def _marked(region: Region, size: tuple[int, int]) -> Mark:

@@ -1,7 +1,7 @@
 """The outlines of a mask: closed lines along the borders of its pixels, thinned to what the eye sees.
 
-In: one plane of a mask. Out: points as (column, row), 0, 0 at the outer corner of the top left pixel. Never takes
-longer than a few seconds: a mask that is noise is refused, not traced.
+In: one plane of a mask. Out: points as (column, row), 0, 0 at the outer corner of the top left pixel. Tracing takes
+some microseconds a pixel border: ask `borders` first, a mask that is noise has millions.
 """
 
 from __future__ import annotations
@@ -14,22 +14,27 @@ from numpy.typing import NDArray
 Points = NDArray[np.float64]
 """(points, 2): column, row."""
 
-MOST_EDGES: Final = 200_000
-"""Pixel borders of one mask that are traced; the outline of a lung on a large film has 15,000."""
 MOST_POINTS: Final = 2000
 """Of one line; GraphicData in Explicit VR holds 8191."""
-_TOLERANCE_PIXELS: Final = 0.75
-"""How far the thinned line may be from the true one: the steps of a slanting border are 0.7 deep."""
+_TOLERANCE_PIXELS: Final = 1.25
+"""How far the thinned line may be from the true one: the steps of a border that is nearly level are 1 deep."""
+_FINE_TOLERANCE_PIXELS: Final = 0.5
+_FINE_EDGES: Final = 240
+"""A line of fewer pixel borders (60 pixels across) is kept nearly as it is."""
 
 
-def outlines(mask: NDArray[np.bool_]) -> list[Points] | None:
-    """All outlines of `mask`, also of its holes, the longest first; the first point is not repeated at the end.
+def borders(mask: NDArray[np.bool_]) -> int:
+    """How many pixel borders the outlines of `mask` run along."""
+    padded = np.pad(mask, 1)
+    return int((padded[1:] != padded[:-1]).sum() + (padded[:, 1:] != padded[:, :-1]).sum())
 
-    None where the mask has more borders than `MOST_EDGES`. Parts that meet in a corner have outlines of their own.
+
+def outlines(mask: NDArray[np.bool_], most: int) -> list[Points]:
+    """The `most` longest outlines of `mask`, also of its holes; the first point of each is not repeated at its end.
+
+    Parts that meet in a corner have outlines of their own.
     """
     starts, directions = _edges(mask)
-    if len(starts) > MOST_EDGES:
-        return None
     width = mask.shape[1] + 1
     following = _following(starts, directions, width)
     lines = []
@@ -44,9 +49,12 @@ def outlines(mask: NDArray[np.bool_]) -> list[Points] | None:
         done[loop] = True
         vertices, turns = starts[loop], directions[loop]
         corners = vertices[turns != np.roll(turns, 1)]
-        lines.append(np.stack([corners % width, corners // width], axis=1).astype(np.float64))
-    lines.sort(key=len, reverse=True)
-    return [_thinned(line) for line in lines]
+        line = np.stack([corners % width, corners // width], axis=1).astype(np.float64)
+        lines.append((len(loop), line))
+    lines.sort(key=lambda one: one[0], reverse=True)
+    return [
+        _thinned(line, _FINE_TOLERANCE_PIXELS if n < _FINE_EDGES else _TOLERANCE_PIXELS) for n, line in lines[:most]
+    ]
 
 
 def _edges(mask: NDArray[np.bool_]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
@@ -85,9 +93,8 @@ def _following(starts: NDArray[np.int64], directions: NDArray[np.int64], width: 
     return following
 
 
-def _thinned(line: Points) -> Points:
-    """`line` with as few points as the tolerance allows, by Douglas and Peucker on both halves of the ring."""
-    tolerance = _TOLERANCE_PIXELS
+def _thinned(line: Points, tolerance: float) -> Points:
+    """`line` with few points, by Douglas and Peucker on both halves of the ring; more than `MOST_POINTS` never."""
     thin = line
     while True:
         farthest = int(np.argmax(((line - line[0]) ** 2).sum(axis=1)))
