@@ -170,6 +170,7 @@ def main() -> None:
                 folder,
                 datetime.fromisoformat(request["started"]),
                 tuple(Path(p) for p in request["predecessors"]),
+                unasked=tuple(request.get("unasked", ())),
             ),
         )
         write_objects(folder, kinds, objects)

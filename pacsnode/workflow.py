@@ -141,6 +141,7 @@ class Workflow:
             {
                 "case": _plain_case(record.case),
                 "kinds": kinds,
+                "unasked": [kind for kind in kinds if kind not in record.case.results],
                 "node": [self._node.ae_title, self._node.device_uid, self._node.version],
                 "sources": self._files(record.case),
                 "folder": str(folder.absolute()),

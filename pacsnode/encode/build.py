@@ -7,7 +7,7 @@ a source, never names a file after anything from the wire.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import TypeVar
 
@@ -26,8 +26,18 @@ from pacsnode.encode.sr import report
 from pacsnode.errors import Permanent
 from pacsnode.findings import Findings, write_durably
 from pacsnode.handover import EncodeRequest, ResultKind, ResultObject
+from pacsnode.telemetry import Log
 
 Built = TypeVar("Built")
+
+log = Log(__name__)
+
+_COMPANIONS: Mapping[ResultKind, Callable[[Origin], Sequence[Dataset]]] = {
+    "pdf": lambda origin: [report_pdf(origin)],
+    "ko": key_objects,
+    "pr": presentations,
+}
+"""What makes the objects of each of these kinds, in the order of their numbers."""
 
 
 def encode(findings: Findings, request: EncodeRequest) -> tuple[ResultObject, ...]:
@@ -55,16 +65,15 @@ def encode(findings: Findings, request: EncodeRequest) -> tuple[ResultObject, ..
 
 def _companions(origin: Origin) -> Iterator[ResultObject]:
     """What says the same once more in other forms: a document, key images, lines over the images."""
-    wanted = origin.request.case.results
-    if "pdf" in wanted:
-        yield _written(_built("pdf", partial(report_pdf, origin)), origin, "pdf", 1)
-    if "ko" in wanted:
-        selection = _built("ko", partial(key_objects, origin))
-        if selection is not None:
-            yield _written(selection, origin, "ko", 1)
-    if "pr" in wanted:
-        for index, state in enumerate(_built("pr", partial(presentations, origin)), start=1):
-            yield _written(state, origin, "pr", index)
+    for kind, build in _COMPANIONS.items():
+        if kind in origin.request.case.results:
+            try:
+                made = _built(kind, partial(build, origin))
+                yield from [_written(dataset, origin, kind, index) for index, dataset in enumerate(made, start=1)]
+            except Permanent as error:
+                if kind not in origin.request.unasked:
+                    raise
+                log.warning("result left out, nobody asks for it", kind=kind, reason=str(error))
 
 
 def warm() -> None:

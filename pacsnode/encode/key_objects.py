@@ -1,8 +1,7 @@
 """Key objects: which images somebody should look at first, for viewers that show a selection (PS3.3 A.35.4, TID 2010).
 
 In: the findings and the headers of their sources. Out: a Key Object Selection without patient and study yet (see
-`header.stamp`), or None where nothing is flagged. An organ that is merely outlined flags nothing: a study without
-findings has no key images.
+`header.stamp`). An organ that is merely outlined flags nothing: a study without findings has no key images.
 """
 
 from __future__ import annotations
@@ -39,11 +38,11 @@ class Place:
     frame: int | None = None
 
 
-def key_objects(origin: Origin) -> Dataset | None:
-    """The selection of the case."""
+def key_objects(origin: Origin) -> list[Dataset]:
+    """The selection of the case; none where nothing is flagged."""
     places = list(dict.fromkeys(place for group in origin.findings.groups for place in flagged(group)))[:MOST_IMAGES]
     if not places:
-        return None
+        return []
     uids = list(dict.fromkeys(place.image for place in places))
     chosen = [evidence(origin.sources[uid]) for uid in uids]
     content = hd.ko.KeyObjectSelection(
@@ -66,7 +65,7 @@ def key_objects(origin: Origin) -> Dataset | None:
                 reference.ReferencedFrameNumber = frames
             if item.ValueType == "COMPOSITE":  # what is no image here is a waveform; highdicom does not tell it apart
                 item.ValueType = "WAVEFORM"
-    return dataset
+    return [dataset]
 
 
 def flagged(group: Group) -> Iterator[Place]:

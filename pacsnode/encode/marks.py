@@ -25,6 +25,7 @@ MOST_IMAGES: Final = 128
 """With marks, of one group; those with findings first, then those with the largest marked area."""
 MOST_LINES: Final = 40
 """Of one segment in one image; the longest."""
+MOST_REGIONS: Final = 1000
 MOST_POINTS: Final = 100_000
 """Of one group: under a megabyte."""
 MOST_BORDERS: Final = 600_000
@@ -87,7 +88,8 @@ def plan(group: Group, sizes: Mapping[str, tuple[int, int]]) -> Plan:
             left -= len(mark.points)
             if left >= 0:
                 found.setdefault(place_of(group, number), []).append(mark)
-    for region in group.regions[: MOST_LINES * MOST_IMAGES]:
+    is_whole &= len(group.regions) <= MOST_REGIONS
+    for region in group.regions[:MOST_REGIONS]:
         left -= len(region.points)
         if left >= 0:
             found.setdefault(Place(region.image, region.frame), []).append(_marked(region, sizes[region.image]))

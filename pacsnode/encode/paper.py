@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
+from functools import cache
 from io import BytesIO
 from typing import Any, Final
 
@@ -121,9 +122,10 @@ class Paper:
         """One paragraph, wrapped."""
         self._y -= space_before
         for line in wrapped(cell.text, cell.size, _BODY_WIDTH - indent):
-            if self._room(_leading(cell.size)):
-                self._y -= _leading(cell.size)
-                self._pages[-1].append(_Text(_LEFT + indent, self._y, replace(cell, text=line)))
+            if not self._room(_leading(cell.size)):
+                return
+            self._y -= _leading(cell.size)
+            self._pages[-1].append(_Text(_LEFT + indent, self._y, replace(cell, text=line)))
 
     def heading(self, text: str) -> None:
         """The title of a section, never alone at the end of a page."""
@@ -187,7 +189,7 @@ class Paper:
             yield _Box(_LEFT, bottom, _BODY_WIDTH, _BAND, _AMBER)
             yield _Text(_LEFT + 8, bottom + 6.5, Cell(furniture.warning, INK, 10))
         counted = f"{furniture.page} {number} / {last}"
-        right = _LEFT + _BODY_WIDTH - pdfmetrics.stringWidth(counted, _FONT, 8)
+        right = _LEFT + _BODY_WIDTH - _width(counted, 8)
         yield _Text(right, 17.5 * mm, Cell(counted, GREY, 8))
         yield _Text(_LEFT, _HEIGHT - 21 * mm, Cell(_one_line(furniture.head, 9, _BODY_WIDTH), GREY, 9))
         if self._is_full and number == last:
@@ -208,21 +210,21 @@ def wrapped(text: str, size: float, width: float, most: int = MOST_CHARACTERS) -
     """`text` in lines of at most `width` points, broken at spaces; a longer word is broken anywhere."""
     plain = shown(text[:most]) + ("…" if len(text) > most else "")
     lines: list[str] = []
-    current = ""
+    current, used = "", 0.0
     for word in plain.split(" "):
+        length = _width(word, size)
+        together = used + _width(" ", size) + length
+        if current and together <= width:
+            current, used = f"{current} {word}", together
+            continue
+        if current:
+            lines.append(current)
         rest = word
-        while True:
-            longer = f"{current} {rest}".strip()
-            if pdfmetrics.stringWidth(longer, _FONT, size) <= width:
-                current = longer
-                break
-            if current:
-                lines.append(current)
-                current = ""
-            else:
-                fitting = _one_line(rest, size, width)
-                lines.append(fitting)
-                rest = rest[len(fitting) :]
+        while length > width and len(rest) > 1:
+            fitting = _one_line(rest, size, width)
+            lines.append(fitting)
+            rest, length = rest[len(fitting) :], length - _width(fitting, size)
+        current, used = rest, length
     return [*lines, current] if current else lines
 
 
@@ -230,10 +232,20 @@ def _one_line(text: str, size: float, width: float) -> str:
     """As much of `text` as fits, one character at least."""
     used = 0.0
     for i, character in enumerate(text):
-        used += pdfmetrics.stringWidth(character, _FONT, size)
+        used += _advance(character) * size
         if used > width and i:
             return text[:i]
     return text
+
+
+def _width(text: str, size: float) -> float:
+    return sum(map(_advance, text)) * size
+
+
+@cache
+def _advance(character: str) -> float:
+    """The width of a character of the font in units of its size; there are at most as many as the font has."""
+    return float(pdfmetrics.stringWidth(character, _FONT, 1))
 
 
 def _leading(size: float) -> float:

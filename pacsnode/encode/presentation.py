@@ -7,9 +7,11 @@ nothing in it. One state has one transformation of grey values, so images that d
 
 from __future__ import annotations
 
+import pkgutil
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import cache
 from typing import Any, Final
 
 import highdicom as hd
@@ -92,7 +94,9 @@ def _state(origin: Origin, group: Group, look: _Look, planned: Plan, index: int)
         **origin.constructor("pr", index),
     }
     if look.is_color:
-        dataset = hd.pr.ColorSoftcopyPresentationState(**common)
+        for image in images.values():
+            image.SamplesPerPixel = 3  # of a palette too; what the constructor is told is not written
+        dataset = hd.pr.ColorSoftcopyPresentationState(**common, icc_profile=_srgb())
     else:
         windows = list(_windows(origin, look, planned.sheets, images))
         dataset = hd.pr.GrayscaleSoftcopyPresentationState(**common, **_grey(look), voi_lut_transformations=windows)
@@ -101,6 +105,12 @@ def _state(origin: Origin, group: Group, look: _Look, planned: Plan, index: int)
     dataset.Laterality = origin.sources[uids[0]].get("Laterality") or None  # type 2C, and highdicom leaves it out
     dataset.DisplayedAreaSelectionSequence[0].PresentationPixelAspectRatio = list(look.aspect)
     return dataset
+
+
+@cache
+def _srgb() -> bytes | None:
+    """The profile that highdicom gives its other colour states: no console says what its RGB means."""
+    return pkgutil.get_data("highdicom", "_icc_profiles/sRGB_v4_ICC_preference.icc")
 
 
 def _grey(look: _Look) -> dict[str, Any]:
@@ -212,7 +222,7 @@ def _look(header: Dataset, frame: int | None) -> _Look | None:
         is_inverse=photometric == "MONOCHROME1",
         slope=slope or 1.0,
         intercept=intercept or 0.0,
-        rescale_type=str(said.get("RescaleType") or "US")[:64],
+        rescale_type=str(said.get("RescaleType") or ("HU" if header.get("Modality") == "CT" else "US")),
         aspect=_aspect(header, frame),
     )
 
