@@ -204,6 +204,7 @@ def _encode_request(request: Message) -> EncodeRequest:
         datetime.fromisoformat(request["started"]),
         tuple(Path(p) for p in request["predecessors"]),
         Form(**request.get("form", {})),
+        tuple(request.get("unasked", ())),
     )
 
 

@@ -249,7 +249,8 @@ SHIPPED = Form()
 class EncodeRequest:
     """What encode needs beside the findings. `sources` are Part 10 files of the case's instances, in its order.
 
-    `predecessors`: Part 10 files of the SR that this case supersedes.
+    `predecessors`: Part 10 files of the SR that this case supersedes. `unasked`: kinds that are made although no rule
+    asks for them; one that cannot be made does not stop the case.
     """
 
     case: Case
@@ -259,6 +260,7 @@ class EncodeRequest:
     started: datetime
     predecessors: tuple[Path, ...] = ()
     form: Form = Form()
+    unasked: tuple[ResultKind, ...] = ()
 
 
 @dataclass(frozen=True)

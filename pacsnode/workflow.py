@@ -1,7 +1,7 @@
 """The life of a case, top to bottom: with `considering`, the only module that knows the order of the stages.
 
     a study changed → consider (decide) → candidates → whole? → open a case (`considering`)
-    → infer → encode → keep and owe SR and SEG → draw → keep and owe the pictures
+    → infer → encode → keep and owe SR and SEG → draw → keep and owe pictures, PDF, KO and PR
 
 Every step has a key and may be repeated: after a kill it is, with the same UIDs and the same bytes.
 """
@@ -46,8 +46,9 @@ log = Log(__name__)
 
 ENCODE_LIMITS = Limits(time_s=300.0, memory_mb=6000)
 REPORTS: tuple[ResultKind, ...] = ("seg", "sr")
-PICTURES: tuple[ResultKind, ...] = ("sc",)
-"""Every kind is made, whatever the rules ask for today: the SR refers to the SEG, and one key has one SR."""
+PICTURES: tuple[ResultKind, ...] = ("sc", "pdf", "ko", "pr")
+"""Every kind is made, whatever the rules ask for today: the SR refers to the SEG, one key has one SR, and a rule that
+joins the case later finds what it asks for."""
 
 
 @dataclass(frozen=True)
@@ -114,7 +115,7 @@ class Workflow:
         self._keep_and_owe(key, REPORTS, is_last=False)
 
     def draw(self, key: str) -> None:
-        """Make the pictures for viewers that show neither SR nor SEG."""
+        """Make pictures and what else is for viewers that show neither SR nor SEG: PDF, key objects, presentation."""
         self._encode(key, PICTURES)
 
     def keep_pictures(self, key: str) -> None:
@@ -169,6 +170,7 @@ class Workflow:
             {
                 "case": _plain_case(record.case),
                 "kinds": kinds,
+                "unasked": [kind for kind in kinds if kind not in record.case.results],
                 "node": [self._node.ae_title, self._node.device_uid, self._node.version],
                 "sources": self._files(record.case),
                 "folder": str((self._settings.runs / record.case.key).absolute()),

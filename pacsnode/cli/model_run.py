@@ -1,6 +1,6 @@
 """`pacsnode models run`: one service on a folder of DICOM files, on the node's own way, outside of the node's cases.
 
-In: the name of a service, files. Out: findings on the screen, and SR, SEG, SC in a folder. Decides as a rule that takes
+In: the name of a service, files. Out: findings on the screen, and SR, SEG, SC, PDF, KO, PR in a folder. Decides as a rule that takes
 everything, runs the compute process with the limits of the service, and writes nothing into the node.
 """
 
@@ -28,8 +28,8 @@ if TYPE_CHECKING:
 
 NAME_ARGUMENT = typer.Argument(help="A service: the name of its folder.")
 FILES_ARGUMENT = typer.Argument(help="A DICOM file, or a folder of such files.")
-OUT_OPTION = typer.Option(None, "--out", help="A new or empty folder for SR, SEG and SC; left out: none is kept.")
-KINDS: tuple[tuple[ResultKind, ...], ...] = (("seg", "sr"), ("sc",))
+OUT_OPTION = typer.Option(None, "--out", help="A new or empty folder for the result objects; left out: none is kept.")
+KINDS: tuple[tuple[ResultKind, ...], ...] = (("seg", "sr"), ("sc", "pdf", "ko", "pr"))
 """As the node makes them: the report does not wait for the picture."""
 EVERYTHING = """\
 version: 1
@@ -39,7 +39,7 @@ rules:
     when: {{SOPClassUID: {{exists: true}}}}
     complete: {{quiet: 0s}}
     run: "{name}"
-    results: [sr, seg, sc]
+    results: [sr, seg, sc, pdf, ko, pr]
     send_to: [screen]
 unmatched: keep
 """

@@ -100,7 +100,7 @@ REMOTE = """\
 # The vendor's node: a peer of routing_rules.yaml with host, port and `may: [answer]`.
 remote:
   peer: vendor-ai
-  results: [sr, seg]             # what an answer consists of: all of these, and nothing else; sr, seg, sc
+  results: [sr, seg]             # what an answer consists of: all of these, and nothing else; sr, seg, sc, pdf, ko, pr
   within: 30m                    # then the case is parked; an answer that comes later is taken up by itself
   quiet: 10s                     # an answer is whole once nothing more came for so long
 """

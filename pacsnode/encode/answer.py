@@ -24,9 +24,15 @@ KINDS: Final[dict[str, ResultKind]] = {
     **{f"{_STORAGE}{part}": "sr" for part in ("88.11", "88.22", "88.33", "88.34", "88.50", "88.65", "88.69")},
     **{f"{_STORAGE}{part}": "seg" for part in ("66.4", "66.7")},
     **{f"{_STORAGE}{part}": "sc" for part in ("7", "7.1", "7.2", "7.3", "7.4")},
+    f"{_STORAGE}104.1": "pdf",
+    f"{_STORAGE}88.59": "ko",
+    **{f"{_STORAGE}11.{part}": "pr" for part in range(1, 9)},
 }
 """SR: Basic Text, Enhanced, Comprehensive, Comprehensive 3D, Mammography, Chest and Colon CAD. SEG: segmentation, label
-map. SC: single frame and the multi-frame ones (PS3.4 table B.5-1)."""
+map. SC: single frame and the multi-frame ones. PDF: encapsulated. KO: key object selection. PR: grayscale, color,
+pseudo-color, blending, XA/XRF grayscale, planar MPR volumetric, compositing, advanced blending (PS3.4 table B.5-1)."""
+_WITHOUT_REFERENCES: Final[frozenset[ResultKind]] = frozenset(("sc", "pdf"))
+"""Their IODs ask for no reference to an image, and many vendors write none."""
 
 _OF_STUDY: Final = ("StudyDate", "StudyTime", "StudyID", "AccessionNumber")
 _NO_IMAGES: Final = frozenset(
@@ -71,7 +77,7 @@ def objection(answer: Instance, path: Path, asked: Asked) -> str:
         return f"it cannot be read: {str(error).partition(': ')[2] or error}"
     if strange := sorted(references.named - references.elsewhere - set(asked.known)):
         return f"it refers to {strange[0]}, which is no image of the study"
-    if kind_of(answer.sop_class_uid) != "sc" and not references.named & set(asked.sent):
+    if kind_of(answer.sop_class_uid) not in _WITHOUT_REFERENCES and not references.named & set(asked.sent):
         return "it refers to none of the images that were sent"
     return ""
 

@@ -7,7 +7,7 @@ a source, never names a file after anything from the wire.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import TypeVar
 
@@ -15,16 +15,29 @@ from pydicom.dataset import Dataset
 
 from pacsnode.encode import charset, conformance
 from pacsnode.encode.header import part_10, stamp
+from pacsnode.encode.key_objects import key_objects
 from pacsnode.encode.normalise import read_header
+from pacsnode.encode.presentation import presentations
 from pacsnode.encode.provenance import DerivedUIDs, Origin
+from pacsnode.encode.report_pdf import report_pdf
 from pacsnode.encode.secondary_capture import is_drawable, secondary_capture
 from pacsnode.encode.seg import segmentation
 from pacsnode.encode.sr import report
 from pacsnode.errors import Permanent
 from pacsnode.findings import Findings, write_durably
-from pacsnode.handover import EncodeRequest, ResultKind, ResultObject
+from pacsnode.handover import SHIPPED, EncodeRequest, ResultKind, ResultObject
+from pacsnode.telemetry import Log
 
 Built = TypeVar("Built")
+
+log = Log(__name__)
+
+_COMPANIONS: Mapping[ResultKind, Callable[[Origin], Sequence[Dataset]]] = {
+    "pdf": lambda origin: [report_pdf(origin)],
+    "ko": key_objects,
+    "pr": presentations,
+}
+"""What makes the objects of each of these kinds, in the order of their numbers."""
 
 
 def encode(findings: Findings, request: EncodeRequest) -> tuple[ResultObject, ...]:
@@ -38,16 +51,35 @@ def encode(findings: Findings, request: EncodeRequest) -> tuple[ResultObject, ..
             if group.label_map is not None:
                 dataset = _built("seg", partial(segmentation, group, index, origin))
                 segmentations[index] = dataset
-                results.append(_written(dataset, origin, "seg", index))
-    if "sr" in wanted:
+                if _is_due(origin, "seg"):
+                    results.append(_written(dataset, origin, "seg", index))
+    if "sr" in wanted and _is_due(origin, "sr"):
         dataset = _built("sr", partial(report, origin, segmentations))
         results.append(_written(dataset, origin, "sr", 1))
-    if "sc" in wanted:
+    if "sc" in wanted and _is_due(origin, "sc"):
         for index, group in enumerate(findings.groups, start=1):
             if is_drawable(group):
                 dataset = _built("sc", partial(secondary_capture, group, index, origin))
                 results.append(_written(dataset, origin, "sc", index))
-    return tuple(results)
+    return (*results, *_companions(origin))
+
+
+def _companions(origin: Origin) -> Iterator[ResultObject]:
+    """What says the same once more in other forms: a document, key images, lines over the images."""
+    for kind, build in _COMPANIONS.items():
+        if kind in origin.request.case.results and _is_due(origin, kind):
+            try:
+                made = _built(kind, partial(build, origin))
+                yield from [_written(dataset, origin, kind, index) for index, dataset in enumerate(made, start=1)]
+            except Permanent as error:
+                if kind not in origin.request.unasked:
+                    raise
+                log.warning("result left out, nobody asks for it", kind=kind, reason=str(error))
+
+
+def _is_due(origin: Origin, kind: ResultKind) -> bool:
+    """Whether this form has an object of its own of this kind; else it is the shipped one, which is made by itself."""
+    return origin.request.form == SHIPPED or origin.request.form.tag(kind) != ""
 
 
 def warm() -> None:

@@ -7,6 +7,7 @@ what counts is what a PACS will read, and it never repairs.
 from __future__ import annotations
 
 import math
+import re
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
@@ -30,6 +31,9 @@ from pacsnode.handover import ResultKind
 _COPIED = {"RequestAttributesSequence", "ReferencedRequestSequence"}
 _MATCHED = ("PatientID", "PatientName", "IssuerOfPatientID", "StudyInstanceUID")
 _MAX_DS_CHARACTERS = 16
+_STREAM = re.compile(rb"\bstream\r?\n.*?\bendstream\b", re.DOTALL)
+_ACTIVE = re.compile(rb"/(JavaScript|JS|OpenAction|AA|Launch|URI|GoToR|SubmitForm|EmbeddedFile|RichMedia|XFA)\b")
+"""What a PDF can do when it is opened (ISO 32000-1, 12.6 and 7.11.4)."""
 _NOT_TABULATED = {"sr-document-content"}  # its table mixes the attributes of all value types of content items
 
 
@@ -65,8 +69,12 @@ def check(content: bytes, origin: Origin, kind: ResultKind, index: int) -> None:
         _check_numbers(elements)
         check_modules(dataset)
     charset.check(content, origin)
-    if kind == "sr" and dataset.get("VerificationFlag") != "UNVERIFIED":
+    if kind in ("sr", "pdf") and dataset.get("VerificationFlag") != "UNVERIFIED":
         raise Permanent("the report claims to be verified")
+    if kind == "pdf":
+        _check_document(dataset)
+    if kind == "pr":
+        _check_graphics(elements)
 
 
 def _check_identity(dataset: Dataset, header: Dataset) -> None:
@@ -131,6 +139,23 @@ def _check_numbers(elements: Sequence[pydicom.DataElement]) -> None:
             raise Permanent("a number of the report is longer than its VR allows")
         if element.keyword in ("NumericValue", "FloatingPointValue") and not math.isfinite(element.value):
             raise Permanent("a number of the report is not finite")
+
+
+def _check_document(dataset: Dataset) -> None:
+    """The PDF is whole and does nothing: names of actions are looked for outside of its (compressed) streams."""
+    content = bytes(dataset.get("EncapsulatedDocument") or b"").rstrip(b"\0\r\n ")
+    if dataset.get("MIMETypeOfEncapsulatedDocument") != "application/pdf":
+        raise Permanent("the document says that it is no PDF")
+    if not content.startswith(b"%PDF-1.") or not content.endswith(b"%%EOF"):
+        raise Permanent("the document is no whole PDF")
+    if found := _ACTIVE.search(_STREAM.sub(b"", content)):
+        raise Permanent(f"the document is not passive: it has {found[1].decode()}")
+
+
+def _check_graphics(elements: Sequence[pydicom.DataElement]) -> None:
+    for element in elements:
+        if element.keyword in ("GraphicData", "AnchorPoint") and not all(math.isfinite(v) for v in element.value):
+            raise Permanent("a point of the presentation state is no number")
 
 
 def check_modules(dataset: Dataset) -> None:

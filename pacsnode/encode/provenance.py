@@ -173,18 +173,21 @@ def algorithm_template(algorithm: Algorithm, rules_hash: str) -> hd.sr.Algorithm
 
 
 def observer(algorithm: Algorithm, station: str) -> hd.sr.ObservationContext:
-    """TID 1002: the observer is the algorithm, a device, and no person."""
-    device = hd.sr.DeviceObserverIdentifyingAttributes(
-        uid=device_uid(algorithm),
-        name=f"{algorithm.title} (AI)" if algorithm.machine_learning else algorithm.title,
-        manufacturer_name=MANUFACTURER,
-        model_name=f"{algorithm.service} {algorithm.version}",
-        physical_location=station,
-    )
-    return hd.sr.ObservationContext(
-        observer_device_context=hd.sr.ObserverContext(
-            observer_type=hd.sr.CodedConcept("121007", "DCM", "Device"), observer_identifying_attributes=device
-        )
+    """TID 1001: the observer is the algorithm, a device, and no person."""
+    return hd.sr.ObservationContext(observer_device_context=device_observer(algorithm, station))
+
+
+def device_observer(algorithm: Algorithm, station: str) -> hd.sr.ObserverContext:
+    """TID 1002: the algorithm as the device that observed."""
+    return hd.sr.ObserverContext(
+        observer_type=hd.sr.CodedConcept("121007", "DCM", "Device"),
+        observer_identifying_attributes=hd.sr.DeviceObserverIdentifyingAttributes(
+            uid=device_uid(algorithm),
+            name=f"{algorithm.title} (AI)" if algorithm.machine_learning else algorithm.title,
+            manufacturer_name=MANUFACTURER,
+            model_name=f"{algorithm.service} {algorithm.version}",
+            physical_location=station,
+        ),
     )
 
 

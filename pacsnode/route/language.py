@@ -183,7 +183,11 @@ class RuleEntry(Record):
     schedule: Annotated[Schedule | None, Field(description="Only images that come on these days, at this time.")] = None
     run: Annotated[Names | None, Field(description="The AI service, or a list of them.")] = None
     results: Annotated[
-        Kinds | None, Field(description="What is sent: sr (report with numbers), seg (outlines), sc (picture).")
+        Kinds | None,
+        Field(
+            description="What is sent: sr (report with numbers), seg (outlines), sc (picture), pdf (report to read), "
+            "ko (key images), pr (outlines as lines over the images)."
+        ),
     ] = None
     send_to: Annotated[Names | None, Field(description="Peers that get the results; `sender` is who sent.")] = None
     forward: Annotated[Names | None, Field(description="Peers that get the images themselves, without AI.")] = None

@@ -279,7 +279,7 @@ def test_a_service_is_tried_on_files_and_leaves_its_objects_in_a_folder(site: Si
     assert "Heart rate: 61" in answer.stdout
     assert "Atrial fibrillation: undetermined (No candidate found; sensitivity not measured. regular)" in answer.stdout
     made = [pydicom.dcmread(path) for path in sorted((tmp_path / "out").iterdir())]
-    assert sorted(path.stem.split("-")[1] for path in (tmp_path / "out").iterdir()) == ["sc", "sr"]
+    assert sorted(path.stem.split("-")[1] for path in (tmp_path / "out").iterdir()) == ["pdf", "sc", "sr"]
     source = pydicom.dcmread(ECG)
     assert {one.StudyInstanceUID for one in made} == {source.StudyInstanceUID}
     assert all(f"written: {path}" in answer.stdout for path in (tmp_path / "out").iterdir())

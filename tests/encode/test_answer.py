@@ -14,6 +14,7 @@ from pacsnode.encode.answer import Asked, kind_of, objection
 from pacsnode.handover import Attributes, Instance
 
 SR, SEG, SC = "1.2.840.10008.5.1.4.1.1.88.34", "1.2.840.10008.5.1.4.1.1.66.4", "1.2.840.10008.5.1.4.1.1.7"
+PDF, KO, PR = "1.2.840.10008.5.1.4.1.1.104.1", "1.2.840.10008.5.1.4.1.1.88.59", "1.2.840.10008.5.1.4.1.1.11.1"
 IMAGE, PRIOR, STRANGER = (f"1.2.3.{number}" for number in (1, 2, 3))
 PATIENT: Attributes = {
     "PatientID": ("4711",),
@@ -109,9 +110,10 @@ def test_an_image_of_another_study_may_be_named_where_the_object_lists_it_as_evi
     assert told == "it refers to none of the images that were sent"
 
 
-def test_a_report_on_no_image_may_not_leave_and_a_picture_may(tmp_path: Path) -> None:
+def test_a_report_on_no_image_may_not_leave_and_a_picture_or_a_document_may(tmp_path: Path) -> None:
     assert said(tmp_path) == "it refers to none of the images that were sent"
-    assert said(tmp_path, SC) == ""
+    assert said(tmp_path, SC) == said(tmp_path, PDF) == ""
+    assert said(tmp_path, KO) == said(tmp_path, PR) == "it refers to none of the images that were sent"
 
 
 def test_orders_and_procedure_steps_are_no_images(tmp_path: Path) -> None:
@@ -139,3 +141,4 @@ def test_a_file_that_cannot_be_read_is_no_answer(tmp_path: Path) -> None:
 
 def test_a_kind_is_told_by_the_sop_class_alone() -> None:
     assert [kind_of(uid) for uid in (SR, SEG, SC, "1.2.840.10008.5.1.4.1.1.2", "")] == ["sr", "seg", "sc", None, None]
+    assert [kind_of(uid) for uid in (PDF, KO, PR)] == ["pdf", "ko", "pr"]

@@ -30,7 +30,7 @@ from tests.encode.cases import (
 )
 
 NAME = "Hong^Gildong=洪^吉洞=홍^길동"
-KINDS: tuple[ResultKind, ...] = ("sr", "seg", "sc")
+KINDS: tuple[ResultKind, ...] = ("sr", "seg", "sc", "pdf", "pr")
 SHARED = Path(__file__).resolve().parents[2].parent / "shared" / "data" / "charsets"
 
 
@@ -85,7 +85,7 @@ def test_a_korean_name_arrives_right_in_every_object(
 ) -> None:
     source = with_raw(CR, tmp_path / "source.dcm", {0x00080005: declared, 0x00100010: raw})
     before = source.read_bytes()
-    results = encode(chest_findings(source), request(tmp_path / "out", source))
+    results = encode(chest_findings(source), request(tmp_path / "out", source, results=KINDS))
     for kind in KINDS:
         dataset = read(results, kind)
         assert dataset.SpecificCharacterSet == "ISO_IR 192"
@@ -118,7 +118,7 @@ def test_each_korean_spelling_met_in_practice_gives_the_same_name(path: Path, tm
         label_map=np.ones((1, *size), dtype=np.uint8),
         picture=np.zeros(size, dtype=np.uint8),
     )
-    results = encode(Findings(CHEST, (group,)), request(tmp_path, path))
+    results = encode(Findings(CHEST, (group,)), request(tmp_path, path, results=KINDS))
     assert {str(read(results, kind).PatientName) for kind in KINDS} == {expected}
 
 
@@ -129,7 +129,7 @@ def test_the_character_set_vectors_are_here() -> None:
 
 
 def test_patient_and_study_are_those_of_the_source(tmp_path: Path) -> None:
-    results = encode(chest_findings(), request(tmp_path, CR))
+    results = encode(chest_findings(), request(tmp_path, CR, results=KINDS))
     source = pydicom.dcmread(CR, stop_before_pixels=True)
     for kind in KINDS:
         dataset = read(results, kind)

@@ -27,7 +27,7 @@ from pacsnode.encode.provenance import DerivedUIDs, Origin, device_uid, series_d
 from pacsnode.encode.sr import _evaluation
 from pacsnode.errors import Permanent
 from pacsnode.findings import Evaluation, Findings, Presence
-from pacsnode.handover import ResultKind
+from pacsnode.handover import RESULT_KINDS, ResultKind
 from tests.encode.cases import (
     CHEST,
     CR,
@@ -48,8 +48,9 @@ import sys
 from pathlib import Path
 from pacsnode import findings
 from pacsnode.encode.build import encode
+from pacsnode.handover import RESULT_KINDS
 from tests.encode.cases import request
-encode(findings.load(Path(sys.argv[1])), request(Path(sys.argv[2]), Path(sys.argv[3])))
+encode(findings.load(Path(sys.argv[1])), request(Path(sys.argv[2]), Path(sys.argv[3]), results=RESULT_KINDS))
 """
 
 
@@ -73,7 +74,7 @@ def items(dataset: pydicom.Dataset) -> Iterator[pydicom.Dataset]:
 def test_two_processes_write_the_same_bytes(source: Path, tmp_path: Path) -> None:
     findings = chest_findings() if source == CR else ecg_findings()
     stored.save(findings, tmp_path / "findings")
-    results = encode(findings, request(tmp_path / "here", source))
+    results = encode(findings, request(tmp_path / "here", source, results=RESULT_KINDS))
     root = str(Path(pacsnode.__file__).parents[1])
     environment = os.environ | {"PYTHONPATH": root, "PYTHONHASHSEED": "4711"}
     arguments = [str(tmp_path / "findings"), str(tmp_path / "there"), str(source)]

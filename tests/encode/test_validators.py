@@ -12,6 +12,7 @@ import pytest
 
 from pacsnode.encode.build import encode
 from pacsnode.findings import Findings
+from pacsnode.handover import RESULT_KINDS
 from tests.encode.cases import (
     CR,
     ECG,
@@ -29,8 +30,9 @@ SOURCES = pytest.mark.parametrize(("source", "findings"), [(CR, chest_findings),
 
 @SOURCES
 def test_dciodvfy_finds_no_error_in_any_object(source: Path, findings: Callable[[], Findings], tmp_path: Path) -> None:
-    results = encode(findings(), request(tmp_path, source))
-    assert [r.kind for r in results] == (["seg", "sr", "sc"] if source == CR else ["sr", "sc"])
+    results = encode(findings(), request(tmp_path, source, results=RESULT_KINDS))
+    kinds = ["seg", "sr", "sc", "pdf", "pr"] if source == CR else ["sr", "sc", "pdf"]
+    assert [r.kind for r in results] == kinds
     assert {r.path.name: errors_of_dciodvfy(r.path) for r in results} == {r.path.name: [] for r in results}
 
 

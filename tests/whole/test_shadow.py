@@ -112,7 +112,7 @@ def test_the_destination_gets_the_live_ones_objects_alone_and_the_shadows_are_ke
     held = world.held(study)
     assert len(held) == 3
     assert services_named(held) == {LIVE}
-    assert sorted(result["kind"] for result in cases[NEXT]["results"]) == ["sc", "seg", "sr"]
+    assert sorted(result["kind"] for result in cases[NEXT]["results"]) == ["pdf", "pr", "sc", "seg", "sr"]
     assert services_named([world.kept(cases[NEXT], kind) for kind in ("sr", "seg", "sc")]) == {NEXT}
     assert cases[NEXT]["deliveries"] == []
 
