@@ -18,7 +18,7 @@ from pacsnode.encode.header import part_10, stamp
 from pacsnode.encode.normalise import read_header
 from pacsnode.encode.provenance import DerivedUIDs, Origin
 from pacsnode.encode.secondary_capture import is_drawable, secondary_capture
-from pacsnode.encode.seg import segmentation
+from pacsnode.encode.seg import is_segmented, segmentation
 from pacsnode.encode.sr import report
 from pacsnode.errors import Permanent
 from pacsnode.findings import Findings, write_durably
@@ -35,7 +35,7 @@ def encode(findings: Findings, request: EncodeRequest) -> tuple[ResultObject, ..
     segmentations: dict[int, Dataset] = {}
     if "seg" in wanted:
         for index, group in enumerate(findings.groups, start=1):
-            if group.label_map is not None:
+            if is_segmented(group):
                 dataset = _built("seg", partial(segmentation, group, index, origin))
                 segmentations[index] = dataset
                 results.append(_written(dataset, origin, "seg", index))
