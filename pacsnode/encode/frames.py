@@ -18,6 +18,8 @@ from pacsnode.encode.masks import Frame
 from pacsnode.errors import Permanent
 
 _SHARED = ("PlaneOrientationSequence", "PixelMeasuresSequence")
+_ROOT_PLACE = ("ImagePositionPatient", "ImageOrientationPatient")
+"""Where they stand in an object of many frames, they are at most true of one."""
 _OWN = {tag_for_keyword(keyword) for keyword in ("FrameContentSequence", "SegmentIdentificationSequence")}
 
 
@@ -32,10 +34,10 @@ def count(header: Dataset) -> int:
 
 
 def is_clip(header: Dataset) -> bool:
-    """Whether the object is of a multi-frame kind and does not say where its frames lie in the patient."""
-    if not is_attribute_in_iod("NumberOfFrames", header.SOPClassUID):
+    """Whether the object may have several frames and does not say where each lies in the patient."""
+    if count(header) == 1 and not is_attribute_in_iod("NumberOfFrames", header.SOPClassUID):
         return False
-    return "ImagePositionPatient" not in header and not any(
+    return not any(
         "PlanePositionSequence" in item
         for keyword in ("SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence")
         for item in (header.get(keyword) or [])[:1]
@@ -69,11 +71,11 @@ def only_frames(header: Dataset, frames: Sequence[int]) -> Dataset:
 
 def as_still(clip: Dataset) -> Dataset:
     """A copy of a clip's header as if it had one frame: highdicom takes several only where they have places."""
-    measures, common, copy = Dataset(), Dataset(), Dataset()
-    if clip.get("PixelSpacing"):
-        measures.PixelSpacing = clip.PixelSpacing
-    common.PixelMeasuresSequence = [measures]
+    common, copy = Dataset(), Dataset()
+    common.PixelMeasuresSequence = [Dataset()]  # of which highdicom asks
     copy.update(clip)
+    for keyword in _ROOT_PLACE:
+        copy.pop(keyword, None)
     put(copy, "NumberOfFrames", 1)
     put(copy, "SharedFunctionalGroupsSequence", [common])
     put(copy, "PerFrameFunctionalGroupsSequence", [Dataset()])
@@ -98,7 +100,7 @@ def number_frames(planes: Mapping[int, Dataset], frames: Sequence[int]) -> None:
 
 
 def clip_planes(still: Dataset, planes: Sequence[int], frames: Sequence[int]) -> dict[int, Dataset]:
-    """Items for the frames of a clip: that of the `still`, each with the number of its frame (`frames`, by plane)."""
+    """Items for these planes of a clip, by time: that of the `still`, each with the number of its frame."""
     found = {}
     of_segment = [1] if "FrameLabel" not in still.FrameContentSequence[0] else []  # a label map has none
     for ordinal, plane in enumerate(planes, start=1):
@@ -107,7 +109,7 @@ def clip_planes(still: Dataset, planes: Sequence[int], frames: Sequence[int]) ->
         put(named, "ReferencedFrameNumber", frames[plane])
         derivation.update(still.DerivationImageSequence[0])
         put(derivation, "SourceImageSequence", [named])
-        content.TemporalPositionIndex = frames[plane]
+        content.TemporalPositionIndex = ordinal
         content.DimensionIndexValues = [*of_segment, ordinal]
         item.update(still)
         put(item, "DerivationImageSequence", [derivation])
@@ -123,7 +125,7 @@ def count_frames_of_clip(segmentation: Dataset) -> None:
     dimension.DimensionOrganizationUID = organization
     dimension.DimensionIndexPointer = tag_for_keyword("TemporalPositionIndex")
     dimension.FunctionalGroupPointer = tag_for_keyword("FrameContentSequence")
-    dimension.DimensionDescriptionLabel = "Frame of the source"
+    dimension.DimensionDescriptionLabel = "Position in time"
     segments = [
         one
         for one in segmentation.DimensionIndexSequence

@@ -51,7 +51,7 @@ def binary(group: Group, segments: Sequence[Segment], frames: Sequence[Frame]) -
     _refuse_too_large(group, len(frames), bits=1)
     planes, buffer = _masks(group, segments, frames), BytesIO()
     while eight := list(islice(planes, 8)):  # so that whole bytes come out whatever a plane has
-        buffer.write(np.packbits(np.stack(eight), bitorder="little"))
+        buffer.write(np.packbits(np.stack(eight), bitorder="little").data)
     return _even(buffer)
 
 
@@ -95,7 +95,7 @@ def _bytes(group: Group, planes: Iterable[NDArray[np.uint8]], count: int) -> byt
     _refuse_too_large(group, count, bits=8)
     buffer = BytesIO()
     for plane in planes:
-        buffer.write(np.ascontiguousarray(plane))
+        buffer.write(np.ascontiguousarray(plane).data)
     return _even(buffer)
 
 

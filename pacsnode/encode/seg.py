@@ -40,10 +40,8 @@ def present_segments(group: Group) -> tuple[Segment, ...]:
     """The segments of which the label maps have pixels; the SEG numbers them from 1 in this order."""
     if group.label_map is None:
         return ()
-    values = group.occupied.any(axis=0)
-    return tuple(
-        s for s in sorted(group.segments, key=lambda s: s.value) if 0 < s.value < len(values) and values[s.value]
-    )
+    values = np.flatnonzero(group.occupied.any(axis=0)).tolist()
+    return tuple(s for s in sorted(group.segments, key=lambda s: s.value) if s.value and s.value in values)
 
 
 def is_segmented(group: Group) -> bool:
@@ -93,6 +91,8 @@ def _evidence(group: Group, headers: Sequence[Dataset]) -> list[Dataset]:
     if group.frames or "PerFrameFunctionalGroupsSequence" in first:
         return [evidence(frames.only_frames(first, _numbers(group)))]
     emptied = [evidence(header) for header in headers]
+    if "SliceThickness" not in emptied[0]:
+        emptied[0].SliceThickness = None  # of which highdicom asks
     cosines = emptied[0].get("ImageOrientationPatient")
     for other in emptied[1:]:
         given = other.get("ImageOrientationPatient")
@@ -113,9 +113,9 @@ def _pixels_of(sources: list[Dataset]) -> list[Dataset]:
 
 def _planes_of_a_pixel(presence: NDArray[np.bool_], first: Dataset) -> NDArray[np.uint8]:
     """(planes, 1, 1) for highdicom: 1 where there is any segment."""
-    planes = presence.any(axis=0).astype(np.uint8)
+    planes = np.asarray(presence.any(axis=0), dtype=np.uint8)
     if frames.is_clip(first):
-        planes = planes[:1] | 1
+        planes = np.ones(1, dtype=np.uint8)
     return planes[:, None, None]
 
 
@@ -131,12 +131,13 @@ def _fill(
     """Put the frames and their pixels in place of those of one pixel."""
     planes = frames.by_plane(dataset, group.source)
     if frames.is_clip(first):
-        shown = np.flatnonzero(presence.any(axis=0)).tolist()
-        planes = frames.clip_planes(planes[0], shown, _numbers(group))
+        numbers = _numbers(group)
+        shown = sorted(np.flatnonzero(presence.any(axis=0)).tolist(), key=lambda plane: numbers[plane])
+        planes = frames.clip_planes(planes[0], shown, numbers)
         frames.count_frames_of_clip(dataset)
-        _settle_measures(dataset)
     elif "PerFrameFunctionalGroupsSequence" in first:
         frames.number_frames(planes, _numbers(group))
+    _settle_measures(dataset)
     wanted = [Frame(0, plane) for plane in planes]
     if dataset.SegmentationType == Kind.LABELMAP.value:
         pixels = masks.label_map(group, segments, list(planes))
@@ -151,10 +152,19 @@ def _fill(
 
 
 def _settle_measures(dataset: Dataset) -> None:
-    """Of a clip without a spacing nothing is left to say."""
+    """highdicom, and what stands on it, read no SEG whose pixel measures lack a slice thickness.
+
+    A slice whose console left it out gets that of the gaps between slices. A projection has none: its spacing stands in
+    the source, to which each frame refers (PS3.3 A.51.5: the pixel measures may then be left out).
+    """
     shared = dataset.SharedFunctionalGroupsSequence[0]
-    if not shared.PixelMeasuresSequence[0]:
+    measures = shared.get("PixelMeasuresSequence")
+    if not measures or measures[0].get("SliceThickness") is not None:
+        return
+    if "PlaneOrientationSequence" not in shared:
         del shared.PixelMeasuresSequence
+    elif between_mm := measures[0].get("SpacingBetweenSlices"):
+        measures[0].SliceThickness = between_mm
 
 
 def _check(group: Group, headers: Sequence[Dataset]) -> None:
@@ -166,7 +176,7 @@ def _check(group: Group, headers: Sequence[Dataset]) -> None:
     expected = (planes, int(first.get("Rows", 0)), int(first.get("Columns", 0)))
     for label_map in group.maps:
         _check_map(label_map, expected)
-    if group.frames and max(group.frames) > frames.count(first):
+    if group.frames and (min(group.frames) < 1 or max(group.frames) > frames.count(first)):
         raise Permanent("the findings name a frame that the multi-frame source does not have")
     known = {s.value for s in group.segments}
     seen = set(np.flatnonzero(group.occupied.any(axis=0)).tolist()) - {0}
