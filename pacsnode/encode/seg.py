@@ -148,7 +148,7 @@ def _fill(
     dataset.PerFrameFunctionalGroupsSequence = list(frames.items(planes, wanted))
     dataset.NumberOfFrames = len(wanted)
     dataset.Rows, dataset.Columns = first.Rows, first.Columns
-    dataset.PixelData = pixels
+    dataset.add_new("PixelData", "OB", pixels)
 
 
 def _settle_measures(dataset: Dataset) -> None:
