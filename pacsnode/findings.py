@@ -8,6 +8,7 @@ from __future__ import annotations
 import io
 import json
 import os
+from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field
 from enum import StrEnum
@@ -92,7 +93,7 @@ class Group:
     `frames`: the number (from 1) of the frame of each plane of the label map, where only some frames of a multi-frame
     object were analysed or in another order; empty where it is all of them as they stand.
     `label_map`: (frames, rows, columns) uint8 on the grid of the source; 0 is background.
-    `overlaid`: more label maps of the same shape, where segments overlap: each segment lies in one map alone.
+    `overlaid`: more label maps of the same shape, where segments overlap: what of a segment has no room in the first.
     `probabilities`: (segments, frames, rows, columns) uint8, 255 is certain, of `segments` in their order; None where
     the service keeps none.
     `picture`: (rows, columns) uint8, window applied, bright is dense (MONOCHROME2); only for drawing.
@@ -128,12 +129,16 @@ class Group:
 
     def mask(self, *values: int) -> NDArray[np.bool_]:
         """(frames, rows, columns): where any of the segments with these values is."""
-        assert self.label_map is not None
-        found = np.zeros(self.label_map.shape, dtype=np.bool_)
-        for label_map in self.maps:
-            for value in values:
-                found |= label_map == value
-        return found
+        return united(self.maps, values)
+
+
+def united(maps: Sequence[NDArray[np.uint8]], values: Sequence[int]) -> NDArray[np.bool_]:
+    """Where any of the label maps, of one shape, has any of the values."""
+    found = np.zeros(maps[0].shape, dtype=np.bool_)
+    for label_map in maps:
+        for value in values:  # a comparison each is three times as quick as np.isin on a film
+            found |= label_map == value
+    return found
 
 
 @dataclass(frozen=True)

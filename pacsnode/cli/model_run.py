@@ -236,6 +236,6 @@ def _of_group(group: Group) -> Iterator[str]:
         yield f"  {said.name.meaning}: {said.presence.value}{sure}{comment}"
     if group.label_map is not None:
         for segment in group.segments:
-            yield f"  outline: {segment.label}, {int((group.label_map == segment.value).sum())} pixels"
+            yield f"  outline: {segment.label}, {int(group.mask(segment.value).sum())} pixels"
     for note in group.notes:
         yield f"  note: {note}"

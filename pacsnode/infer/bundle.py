@@ -35,11 +35,20 @@ Picture = NDArray[np.float32]
 
 @dataclass(frozen=True)
 class Answer:
-    """Of one picture: labels on its grid (`labels`), or a probability for each class. `is_negative`: read so."""
+    """Of one picture: labels on its grid (`labels`), or a probability for each class. `is_negative`: read so.
+
+    `overlaid`: as in Group, where segments overlap.
+    """
 
     labels: NDArray[np.uint8] | None = None
     probabilities: tuple[float, ...] = ()
     is_negative: bool = False
+    overlaid: tuple[NDArray[np.uint8], ...] = ()
+
+    @property
+    def maps(self) -> tuple[NDArray[np.uint8], ...]:
+        """All label maps, none where there are no labels."""
+        return () if self.labels is None else (self.labels, *self.overlaid)
 
 
 class NetworkBundle:
@@ -104,10 +113,12 @@ class NetworkBundle:
             return error
         if found.labels is None:
             return Answer(None, found.probabilities, is_negative)
-        labels = found.labels if self._parts.reading.rows_first else found.labels.T
         rows, columns = picture.shape[:2]
-        whole = labels.repeat(block, 0).repeat(block, 1)[:rows, :columns]
-        return Answer(np.ascontiguousarray(whole), (), is_negative)
+        whole = []
+        for one in found.maps:
+            labels = one if self._parts.reading.rows_first else one.T
+            whole.append(np.ascontiguousarray(labels.repeat(block, 0).repeat(block, 1)[:rows, :columns]))
+        return Answer(whole[0], (), is_negative, tuple(whole[1:]))
 
     def volume(self, volumes: Mapping[str, tuple[NDArray[np.float32], NDArray[np.float64]]]) -> Answer:
         """Of (slices, rows, columns) arrays with their affines (as in Volume): labels on the grid of the first.
@@ -128,7 +139,8 @@ class NetworkBundle:
             found = self._answer(run, answers.Grid(first.shape[::-1], affine))
         if found.labels is None:
             return found
-        return Answer(np.ascontiguousarray(found.labels.transpose(2, 1, 0)))
+        whole = [np.ascontiguousarray(one.transpose(2, 1, 0)) for one in found.maps]
+        return Answer(whole[0], overlaid=tuple(whole[1:]))
 
     def _input(self, picture: Picture) -> dict[str, MetaTensor]:
         channels_first = picture[None] if picture.ndim == 2 else np.moveaxis(picture, 2, 0)
@@ -198,7 +210,8 @@ class NetworkBundle:
                 data = self._parts.after(data)
         if self._parts.result_key not in data:
             raise Permanent(f"the bundle's postprocessing gives no {self._parts.result_key}")
-        return Answer(answers.labels(data[self._parts.result_key], grid, len(pipeline.segments)))
+        first, *others = answers.labels(data[self._parts.result_key], grid, len(pipeline.segments))
+        return Answer(first, overlaid=tuple(others))
 
 
 _OUTPUT, _SHAPE = "_output", "_shape"

@@ -15,7 +15,7 @@ from pydicom.uid import generate_uid
 
 from pacsnode.encode.build import encode
 from pacsnode.findings import Findings, Group, Segment
-from pacsnode.handover import Form, ResultObject, SegmentationForm
+from pacsnode.handover import Form, ResultKind, ResultObject, SegmentationForm
 from tests.encode.cases import ANATOMY, CHEST, LUNG, request
 from tests.infer.bundles import CT, image, saved
 
@@ -79,10 +79,14 @@ def group_of(files: Sequence[Path], masks: Masks, **changes: Any) -> Group:
 
 
 def encoded(
-    folder: Path, files: Sequence[Path], group: Group, form: SegmentationForm = "binary"
+    folder: Path,
+    files: Sequence[Path],
+    group: Group,
+    form: SegmentationForm = "binary",
+    results: tuple[ResultKind, ...] = ("seg", "sr"),
 ) -> tuple[ResultObject, ...]:
-    """All objects of the case in this form."""
-    asked = replace(request(folder, *files, results=("seg", "sr")), form=Form(seg=form))
+    """These objects of the case in this form."""
+    asked = replace(request(folder, *files, results=results), form=Form(seg=form))
     return encode(Findings(CHEST, (group,)), asked)
 
 
