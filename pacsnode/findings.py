@@ -24,6 +24,8 @@ from pacsnode.dicom.codes import Concept
 RECORD = "findings.json"
 """Written last: its presence means that the record is whole."""
 
+_FEW = 20
+"""Segments: up to so many, a comparison each is quicker than counting."""
 NOT_FOR_DIAGNOSIS = "Not for diagnosis; not evaluated clinically."
 
 
@@ -122,8 +124,12 @@ class Group:
         """(frames, 256): which values the planes of the label maps have; of the background it says nothing."""
         found = np.zeros((0 if self.label_map is None else len(self.label_map), 256), dtype=np.bool_)
         for label_map in self.maps:
-            for plane, values in zip(label_map, found, strict=True):  # one by one: an index takes eight bytes a pixel
-                if plane.any():
+            for plane, values in zip(label_map, found, strict=True):  # one by one: bincount takes eight bytes a pixel
+                top = int(plane.max())
+                if top <= _FEW:
+                    for value in range(1, top + 1):
+                        values[value] |= (plane == value).any()
+                else:
                     values |= np.bincount(plane.ravel(), minlength=256) > 0
         return found
 

@@ -32,6 +32,17 @@ _KINDS: dict[SegmentationForm, Kind] = {
     "labelmap": Kind.LABELMAP,
     "fractional": Kind.FRACTIONAL,
 }
+_PLACED = (
+    "SOPClassUID",
+    "SOPInstanceUID",
+    "StudyInstanceUID",
+    "SeriesInstanceUID",
+    "FrameOfReferenceUID",
+    "ImagePositionPatient",
+    "ImageOrientationPatient",
+    "Rows",
+    "Columns",
+)
 _SAME_ORIENTATION = 1e-3
 """Of a direction cosine: what a console rounds differently from slice to slice; highdicom wants them equal."""
 
@@ -90,15 +101,24 @@ def _evidence(group: Group, headers: Sequence[Dataset]) -> list[Dataset]:
         return [evidence(frames.as_still(first))]
     if group.frames or "PerFrameFunctionalGroupsSequence" in first:
         return [evidence(frames.only_frames(first, _numbers(group)))]
-    emptied = [evidence(header) for header in headers]
-    if "SliceThickness" not in emptied[0]:
-        emptied[0].SliceThickness = None  # of which highdicom asks
-    cosines = emptied[0].get("ImageOrientationPatient")
-    for other in emptied[1:]:
+    whole, others = evidence(first), [_placed(header) for header in headers[1:]]
+    if "SliceThickness" not in whole:
+        whole.SliceThickness = None  # of which highdicom asks
+    cosines = whole.get("ImageOrientationPatient")
+    for other in others:
         given = other.get("ImageOrientationPatient")
-        if cosines and given and np.allclose(cosines, given, atol=_SAME_ORIENTATION):
+        if cosines and given and max(abs(a - b) for a, b in zip(cosines, given, strict=True)) < _SAME_ORIENTATION:
             frames.put(other, "ImageOrientationPatient", cosines)
-    return emptied
+    return [whole, *others]
+
+
+def _placed(header: Dataset) -> Dataset:
+    """What highdicom looks at in all images of a series but the first."""
+    copy = Dataset()
+    for keyword in _PLACED:
+        if keyword in header:
+            copy.add(header[keyword])
+    return copy
 
 
 def _pixels_of(sources: list[Dataset]) -> list[Dataset]:

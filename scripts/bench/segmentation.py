@@ -143,7 +143,7 @@ def table(bare: list[Run], ours: dict[str, list[Run]]) -> str:
     """Markdown."""
     lines = [
         f"A CT of {SLICES} slices of {SIDE} x {SIDE} with {SEGMENTS} segments, each on {EACH} slices; median of",
-        f"{len(bare)} rounds, each run a process of its own. From headers and findings on the disk to the checked file.",
+        f"{len(bare)} rounds, each run a process of its own. From headers and findings on the disk to a checked file",
         "",
         "| measure | seconds | against highdicom | peak memory | file | must |",
         "|---|---|---|---|---|---|",
