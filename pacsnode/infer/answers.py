@@ -21,6 +21,8 @@ from pacsnode.infer.pipeline import Classification
 
 NOT_FINITE = "the model's output is not a number (NaN or infinity)"
 SIGMOID_THRESHOLD = 0.5
+FULL = 255
+"""A probability of 1, kept in a byte."""
 SAME_PLACE = 0.1
 """Of the smallest distance between voxels: closer than that two grids are one, at every corner."""
 PROBABILITY_DIGITS = 4
@@ -58,6 +60,17 @@ def labels(output: torch.Tensor, grid: Grid, segments: int) -> tuple[NDArray[np.
         if whole is not None:
             return (whole,)
     return _of_yes_or_no(values, segments)
+
+
+def probability_maps(output: torch.Tensor, segments: int) -> NDArray[np.uint8]:
+    """(segments, …): of each segment, 255 is certain; of an answer that `labels` has taken. Raises Permanent."""
+    values = np.asarray(torch.Tensor.numpy(output.detach().cpu()))
+    if values.shape[0] not in (segments, segments + 1) or not (values.min() >= 0 and values.max() <= 1):
+        raise Permanent(
+            "the model gives no probabilities of its segments to keep (pipeline.yaml: `keep_probabilities`); "
+            "let the bundle's postprocessing end with a softmax or sigmoid"
+        )
+    return np.asarray(np.rint(values[-segments:] * np.float32(FULL)), dtype=np.uint8)
 
 
 def _whole(values: NDArray[np.float32]) -> NDArray[np.uint8] | None:

@@ -157,6 +157,7 @@ def _of_picture(service: Service, still: Still, answer: Answer) -> Group:
         segments=groups.segments(pipeline),
         notes=(*still.notes, READ_AS_NEGATIVE) if answer.is_negative else still.notes,
         picture=still.picture(is_negative=answer.is_negative),
+        probabilities=None if answer.probability_maps is None else answer.probability_maps[:, None],
         **groups.laid(maps),
     )
 
@@ -269,6 +270,7 @@ def _of_volumes(service: Service, bundle: Bundle, volumes: Mapping[str, Volume])
         segments=groups.segments(pipeline),
         notes=notes,
         frames=first.frames,
+        probabilities=answer.probability_maps,
         **groups.laid(answer.maps),
     )
 

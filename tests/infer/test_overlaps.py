@@ -14,16 +14,16 @@ from pacsnode import findings as stored
 from pacsnode.encode.build import encode
 from pacsnode.errors import Permanent
 from pacsnode.findings import Findings, Group
-from pacsnode.handover import ResultObject
+from pacsnode.handover import Form, ResultObject
 from pacsnode.infer.answers import overlaid
 from pacsnode.infer.bundle import load_bundle
 from pacsnode.infer.catalogue import load_service
 from pacsnode.infer.groups import Layers
 from pacsnode.infer.run import infer
-from tests.encode.cases import request
+from tests.encode.cases import CHEST, request
 from tests.encode.segmentations import READERS
 from tests.infer.bundles import AREA, VOLUME, gradient, network_bundle, saved_image, segment, workflow_bundle
-from tests.infer.series import SLICES, write_series
+from tests.infer.series import MARKED, SLICES, write_series
 from tests.infer.test_forms import clip_of, end_with
 
 WITHIN = "torch.cat([(pred[1:] > 0.2).float(), (pred[1:] > 0.6).float()])"
@@ -199,3 +199,57 @@ def test_labels_that_were_lost_on_the_way_are_no_answer(tmp_path: Path) -> None:
     emptied = replace(group, label_map=np.zeros((1, 40, 60), dtype=np.uint8), overlaid=())
     with pytest.raises(Permanent, match="empty: the analysis marked nothing"):
         encode(Findings(found.algorithm, (emptied,)), request(tmp_path / "out", film, results=("seg",)))
+
+
+# --- probabilities
+
+
+SURE = "torch.sigmoid(6 * (pred[1:] - 0.5))"
+
+
+def fractional(group: Group, out: Path, *files: Path) -> pydicom.Dataset:
+    asked = replace(request(out, *files, results=("seg",)), form=Form(seg="fractional"))
+    (result,) = encode(Findings(CHEST, (group,)), asked)
+    return pydicom.dcmread(result.path)
+
+
+def test_probabilities_of_a_film_are_kept_where_pipeline_yaml_says_so(tmp_path: Path) -> None:
+    folder = network_bundle(tmp_path / "models", keep_probabilities=True, longest_side=None)
+    end_with(folder, SURE)
+    film = saved_image(tmp_path, gradient())
+    group, results = through(folder, tmp_path / "out", film)
+    assert group.probabilities is not None and group.probabilities.shape == (1, 1, 40, 60)
+    row = group.probabilities[0, 0, 0].astype(int)
+    assert (np.diff(row) >= 0).all() and row[0] < 20 and row[-1] > 230
+    is_sure = abs(group.probabilities[0] - 127.5) > 1
+    assert np.array_equal(group.mask(1)[is_sure], group.probabilities[0][is_sure] > 127)
+    assert pydicom.dcmread(results[0].path).SegmentationType == "BINARY"
+    seg = fractional(group, tmp_path / "fractional", film)
+    assert seg.SegmentationFractionalType == "PROBABILITY"
+    assert np.array_equal(np.frombuffer(seg.PixelData, np.uint8), group.probabilities.ravel())
+
+
+def test_probabilities_of_a_volume_lie_on_the_grid_of_the_source(tmp_path: Path) -> None:
+    folder = network_bundle(
+        tmp_path / "models",
+        dimensions=3,
+        threshold=0.0,
+        input="volume",
+        accepts={"Modality": "CT"},
+        measurements=None,
+        keep_probabilities=True,
+    )
+    end_with(folder, "torch.sigmoid(pred[1:] / 1000)")
+    group, _ = through(folder, tmp_path / "out", *write_series(tmp_path / "in"))
+    assert group.probabilities is not None and group.label_map is not None
+    assert group.probabilities.shape == (1, *group.label_map.shape)
+    assert np.argwhere(group.label_map).tolist() == np.argwhere(group.probabilities[0] == 186).tolist() == [[*MARKED]]
+
+
+def test_labels_in_place_of_the_probabilities_that_should_be_kept_are_refused(tmp_path: Path) -> None:
+    folder = network_bundle(
+        tmp_path / "models", keep_probabilities=True, segments=[segment(), segment(2, "Heart")], measurements=None
+    )
+    end_with(folder, "(pred[1:] > 0.2).float() * 2 + (pred[1:] > 0.9).float() * -1")
+    with pytest.raises(Permanent, match="gives no probabilities of its segments to keep"):
+        through(folder, tmp_path / "out", saved_image(tmp_path, gradient()))
