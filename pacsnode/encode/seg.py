@@ -85,7 +85,8 @@ def segmentation(group: Group, index: int, origin: Origin) -> Dataset:
         **origin.constructor("seg", index),
     )
     _fill(dataset, group, segments, presence, headers[0])
-    dataset.SegmentsOverlap = "YES" if overlapping else "NO"
+    is_probable = dataset.get("SegmentationFractionalType") == "PROBABILITY"
+    dataset.SegmentsOverlap = "UNDEFINED" if is_probable else "YES" if overlapping else "NO"
     if "PlaneOrientationSequence" not in dataset.SharedFunctionalGroupsSequence[0]:
         # Type 2C without a position in space; highdicom leaves it out (dciodvfy: Error on CR and DX)
         dataset.PatientOrientation = headers[0].get("PatientOrientation") or None

@@ -97,7 +97,8 @@ def test_a_fractional_seg_has_the_probabilities_where_they_are_kept(tmp_path: Pa
     expected[2] = 0  # of the third segment no pixel reached a half: it is none that was found
     for reader in READERS:
         np.testing.assert_allclose(reader(result.path, files, masks.shape), expected, atol=1e-6)
-    assert pydicom.dcmread(result.path).SegmentationFractionalType == "PROBABILITY"
+    dataset = pydicom.dcmread(result.path)
+    assert (dataset.SegmentationFractionalType, dataset.SegmentsOverlap) == ("PROBABILITY", "UNDEFINED")
     assert errors_of_dciodvfy(result.path) == []
     (plain, _) = encoded(tmp_path / "binary", files, group)
     for reader in READERS:
