@@ -261,8 +261,7 @@ def _dice_by_label(first: Group, second: Group) -> Iterator[tuple[Subject, float
 
 
 def _mask(group: Group, subject: Subject) -> NDArray[np.bool_]:
-    assert group.label_map is not None
-    return np.isin(group.label_map, [one.value for one in group.segments if segment_subject(one) == subject])
+    return group.mask(*(one.value for one in group.segments if segment_subject(one) == subject))
 
 
 def _figure(subject: Subject, found: Sequence[tuple[float, str]], order: Callable[[float], float]) -> Figure:

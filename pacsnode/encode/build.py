@@ -21,7 +21,7 @@ from pacsnode.encode.presentation import presentations
 from pacsnode.encode.provenance import DerivedUIDs, Origin
 from pacsnode.encode.report_pdf import report_pdf
 from pacsnode.encode.secondary_capture import is_drawable, secondary_capture
-from pacsnode.encode.seg import segmentation
+from pacsnode.encode.seg import is_segmented, segmentation
 from pacsnode.encode.sr import report
 from pacsnode.errors import Permanent
 from pacsnode.findings import Findings, write_durably
@@ -48,7 +48,7 @@ def encode(findings: Findings, request: EncodeRequest) -> tuple[ResultObject, ..
     segmentations: dict[int, Dataset] = {}
     if "seg" in wanted:
         for index, group in enumerate(findings.groups, start=1):
-            if group.label_map is not None:
+            if is_segmented(group):
                 dataset = _built("seg", partial(segmentation, group, index, origin))
                 segmentations[index] = dataset
                 if _is_due(origin, "seg"):

@@ -17,6 +17,7 @@ from typing import Any
 import pydicom
 import pydicom.config
 from highdicom._standard_utils import get_iod_module_map, get_module_attribute_map, get_sop_class_iod_map
+from pydicom.datadict import tag_for_keyword
 from pydicom.dataset import Dataset
 from pydicom.multival import MultiValue
 
@@ -34,6 +35,7 @@ _MAX_DS_CHARACTERS = 16
 _STREAM = re.compile(rb"\bstream\r?\n.*?\bendstream\b", re.DOTALL)
 _ACTIVE = re.compile(rb"/(JavaScript|JS|OpenAction|AA|Launch|URI|GoToR|SubmitForm|EmbeddedFile|RichMedia|XFA)\b")
 """What a PDF can do when it is opened (ISO 32000-1, 12.6 and 7.11.4)."""
+_NUMBER_VRS = frozenset(("DS", "FD"))
 _NOT_TABULATED = {"sr-document-content"}  # its table mixes the attributes of all value types of content items
 
 
@@ -122,19 +124,35 @@ def _check_references(elements: Sequence[pydicom.DataElement], origin: Origin) -
                 raise Permanent(f"the result refers to {uid[:64]}, which is not of this case")
 
 
-def _walk(dataset: Dataset) -> Iterator[pydicom.DataElement]:
-    """All elements but those copied from the source, whose references are the hospital's own."""
-    for element in dataset:
-        if element.keyword in identity_keywords() or element.keyword in _COPIED:
+def _walk(dataset: Dataset, seen: set[bytes] | None = None) -> Iterator[pydicom.DataElement]:
+    """All elements but those copied from the source, whose references are the hospital's own.
+
+    A sequence of the very bytes of one before it is not read again: the frames of a large segmentation repeat theirs.
+    """
+    copied, seen = _copied_tags(), set() if seen is None else seen
+    for tag in sorted(dataset.keys()):
+        unread = dataset.get_item(tag).value
+        if tag in copied or (isinstance(unread, bytes) and unread in seen):
             continue
+        element = dataset[tag]
+        if element.VR == "SQ" and isinstance(unread, bytes):
+            seen.add(unread)
         yield element
         if element.VR == "SQ":
             for item in element.value:
-                yield from _walk(item)
+                yield from _walk(item, seen)
+
+
+@cache
+def _copied_tags() -> frozenset[int]:
+    """A large segmentation has twenty thousand elements: their keywords would take as long as all the rest."""
+    return frozenset(int(tag) for k in identity_keywords() | _COPIED if (tag := tag_for_keyword(k)) is not None)
 
 
 def _check_numbers(elements: Sequence[pydicom.DataElement]) -> None:
     for element in elements:
+        if element.VR not in _NUMBER_VRS:
+            continue
         if element.keyword == "NumericValue" and len(str(element.value)) > _MAX_DS_CHARACTERS:
             raise Permanent("a number of the report is longer than its VR allows")
         if element.keyword in ("NumericValue", "FloatingPointValue") and not math.isfinite(element.value):

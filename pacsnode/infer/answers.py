@@ -7,7 +7,7 @@ answer to fit: another shape, another place, a value that is no label or no numb
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,6 +22,8 @@ from pacsnode.infer.pipeline import Classification
 
 NOT_FINITE = "the model's output is not a number (NaN or infinity)"
 SIGMOID_THRESHOLD = 0.5
+FULL = 255
+"""A probability of 1, kept in a byte."""
 SAME_PLACE = 0.1
 """Of the smallest distance between voxels: closer than that two grids are one, at every corner."""
 PROBABILITY_DIGITS = 4
@@ -36,11 +38,11 @@ class Grid:
     affine: NDArray[np.float64] | None = None
 
 
-def labels(output: torch.Tensor, grid: Grid, segments: int) -> NDArray[np.uint8]:
-    """Labels, 0 to `segments`, on `grid`. Raises Permanent.
+def labels(output: torch.Tensor, grid: Grid, segments: int) -> tuple[NDArray[np.uint8], ...]:
+    """Label maps, 0 to `segments`, on `grid`; more than one where segments overlap. Raises Permanent.
 
     One channel holds labels; `segments` + 1 channels hold one for the background first, of which the largest counts;
-    `segments` channels are yes or no each (a sigmoid's probability above a half is yes).
+    `segments` channels are yes or no each (a sigmoid's probability above a half is yes), and may overlap.
     """
     if isinstance(output, MetaTensor) and grid.affine is not None:
         _refuse_elsewhere(output, grid)
@@ -53,12 +55,23 @@ def labels(output: torch.Tensor, grid: Grid, segments: int) -> NDArray[np.uint8]
     if values.shape[0] == segments + 1:
         if not np.isfinite(values).all():
             raise Permanent(NOT_FINITE)
-        return np.asarray(largest(torch.from_numpy(values)).numpy())
+        return (np.asarray(largest(torch.from_numpy(values)).numpy()),)
     if values.shape[0] == 1:
         whole = _whole(values[0])
         if whole is not None:
-            return whole
+            return (whole,)
     return _of_yes_or_no(values, segments)
+
+
+def probability_maps(output: torch.Tensor, segments: int) -> NDArray[np.uint8]:
+    """(segments, …): of each segment, 255 is certain; of an answer that `labels` has taken. Raises Permanent."""
+    values = np.asarray(torch.Tensor.numpy(output.detach().cpu()))
+    if values.shape[0] not in (segments, segments + 1) or not (values.min() >= 0 and values.max() <= 1):
+        raise Permanent(
+            "the model gives no probabilities of its segments to keep (pipeline.yaml: `keep_probabilities`); "
+            "let the bundle's postprocessing end with a softmax or sigmoid"
+        )
+    return np.asarray(np.rint(values[-segments:] * np.float32(FULL)), dtype=np.uint8)
 
 
 def _whole(values: NDArray[Any]) -> NDArray[np.uint8] | None:
@@ -71,16 +84,22 @@ def _whole(values: NDArray[Any]) -> NDArray[np.uint8] | None:
     return whole if np.array_equal(whole, values) else None
 
 
-def _of_yes_or_no(values: NDArray[np.float32], segments: int) -> NDArray[np.uint8]:
+def _of_yes_or_no(values: NDArray[np.float32], segments: int) -> tuple[NDArray[np.uint8], ...]:
     if values.shape[0] != segments or not (values.min() >= 0 and values.max() <= 1):  # NaN fails both
         raise Permanent("the model's mask does not hold labels (whole numbers from 0 to 255)")
-    found = np.zeros(values.shape[1:], dtype=np.uint8)
-    for number, channel in enumerate(values, 1):
-        yes = channel > SIGMOID_THRESHOLD
-        if found[yes].any():
-            raise Permanent("the segments that the model gave overlap, which the node cannot store yet")
-        found[yes] = number
-    return found
+    return overlaid(channel > SIGMOID_THRESHOLD for channel in values)
+
+
+def overlaid(masks: Iterable[NDArray[np.bool_]]) -> tuple[NDArray[np.uint8], ...]:
+    """Label maps of segments 1 to n: each lies in the first map where it meets none of those before it."""
+    maps: list[NDArray[np.uint8]] = []
+    for number, mask in enumerate(masks, 1):
+        free = next((one for one in maps if not one[mask].any()), None)
+        if free is None:
+            free = np.zeros(mask.shape, dtype=np.uint8)
+            maps.append(free)
+        free[mask] = number
+    return tuple(maps)
 
 
 def _refuse_elsewhere(output: MetaTensor, grid: Grid) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import importlib
 import json
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -36,11 +36,28 @@ Picture = NDArray[np.float32]
 
 @dataclass(frozen=True)
 class Answer:
-    """Of one picture: labels on its grid (`labels`), or a probability for each class. `is_negative`: read so."""
+    """Of one picture: labels on its grid (`labels`), or a probability for each class. `is_negative`: read so.
+
+    `overlaid`: as in Group, where segments overlap. `probability_maps`: (segments, …) on the same grid, where they are
+    kept.
+    """
 
     labels: NDArray[np.uint8] | None = None
     probabilities: tuple[float, ...] = ()
     is_negative: bool = False
+    overlaid: tuple[NDArray[np.uint8], ...] = ()
+    probability_maps: NDArray[np.uint8] | None = None
+
+    @property
+    def maps(self) -> tuple[NDArray[np.uint8], ...]:
+        """All label maps, none where there are no labels."""
+        return () if self.labels is None else (self.labels, *self.overlaid)
+
+    def on_grid(self, turn: Callable[[NDArray[np.uint8]], NDArray[np.uint8]], *, is_negative: bool = False) -> Answer:
+        """The same with `turn` done to all maps; it may only touch the last axes."""
+        first, *others = map(turn, self.maps)
+        kept = None if self.probability_maps is None else turn(self.probability_maps)
+        return Answer(first, (), is_negative, tuple(others), kept)
 
 
 class NetworkBundle:
@@ -114,10 +131,13 @@ class NetworkBundle:
             return error
         if found.labels is None:
             return Answer(None, found.probabilities, is_negative)
-        labels = found.labels if self._parts.reading.rows_first else found.labels.T
         rows, columns = picture.shape[:2]
-        whole = labels.repeat(block, 0).repeat(block, 1)[:rows, :columns]
-        return Answer(np.ascontiguousarray(whole), (), is_negative)
+
+        def whole(labels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+            turned = labels if self._parts.reading.rows_first else labels.swapaxes(-1, -2)
+            return np.ascontiguousarray(turned.repeat(block, -2).repeat(block, -1)[..., :rows, :columns])
+
+        return found.on_grid(whole, is_negative=is_negative)
 
     def volume(self, volumes: Mapping[str, tuple[NDArray[np.float32], NDArray[np.float64]]]) -> Answer:
         """Of (slices, rows, columns) arrays with their affines (as in Volume): labels on the grid of the first.
@@ -138,7 +158,7 @@ class NetworkBundle:
             found = self._answer(run, answers.Grid(first.shape[::-1], affine))
         if found.labels is None:
             return found
-        return Answer(np.ascontiguousarray(found.labels.transpose(2, 1, 0)))
+        return found.on_grid(lambda labels: np.ascontiguousarray(labels.swapaxes(-1, -3)))
 
     def _input(self, picture: Picture) -> dict[str, MetaTensor]:
         channels_first = picture[None] if picture.ndim == 2 else np.moveaxis(picture, 2, 0)
@@ -208,7 +228,10 @@ class NetworkBundle:
                 data = self._parts.after(data)
         if self._parts.result_key not in data:
             raise Permanent(f"the bundle's postprocessing gives no {self._parts.result_key}")
-        return Answer(answers.labels(data[self._parts.result_key], grid, len(pipeline.segments)))
+        result, segments = data[self._parts.result_key], len(pipeline.segments)
+        first, *others = answers.labels(result, grid, segments)
+        kept = answers.probability_maps(result, segments) if pipeline.keep_probabilities else None
+        return Answer(first, overlaid=tuple(others), probability_maps=kept)
 
 
 _OUTPUT, _SHAPE = "_output", "_shape"

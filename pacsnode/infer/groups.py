@@ -16,10 +16,14 @@ from numpy.typing import NDArray
 
 from pacsnode.dicom.codes import NO_UNITS, Concept
 from pacsnode.errors import Permanent
-from pacsnode.findings import Evaluation, Measurement, Presence, Segment
+from pacsnode.findings import Evaluation, Measurement, Presence, Segment, united
 from pacsnode.infer import measure
 from pacsnode.infer.pipeline import LATERALITY, EvaluationSpec, MeasurementSpec, PipelineFile
 
+Maps = tuple[NDArray[np.uint8], ...]
+"""Label maps of one shape, (planes, rows, columns): several where segments overlap, none where there are none."""
+MOST_LABEL_BYTES = 1_600_000_000
+"""Of the label maps of a clip."""
 SENSITIVITY_UNKNOWN = "No candidate found; sensitivity not measured."
 
 
@@ -32,6 +36,37 @@ class Scale:
     numbers: tuple[int, ...] = ()
 
 
+class Layers:
+    """The label maps of a clip, filled frame by frame: as many as any frame needs. Raises Permanent for too many."""
+
+    def __init__(self, shape: tuple[int, int, int]) -> None:
+        self._shape = shape
+        self.maps: Maps = ()
+        self._refuse_too_large(1)
+
+    def put(self, number: int, maps: Maps) -> None:
+        """Those of a frame (from 1), each (rows, columns)."""
+        self.need(len(maps))
+        for whole, one in zip(self.maps, maps, strict=False):
+            whole[number - 1] = one
+
+    def need(self, layers: int) -> None:
+        """At least so many."""
+        self._refuse_too_large(layers)
+        while len(self.maps) < layers:
+            self.maps += (np.zeros(self._shape, dtype=np.uint8),)
+
+    def _refuse_too_large(self, layers: int) -> None:
+        if layers * math.prod(self._shape) > MOST_LABEL_BYTES:
+            frames, rows, columns = self._shape
+            raise Permanent(f"a clip of {frames} frames of {columns} x {rows} pixels is too large")
+
+
+def laid(maps: Maps) -> dict[str, Any]:
+    """As the fields of a Group."""
+    return {"label_map": maps[0], "overlaid": maps[1:]} if maps else {}
+
+
 def segments(pipeline: PipelineFile) -> tuple[Segment, ...]:
     """Of the label map."""
     return tuple(
@@ -42,18 +77,19 @@ def segments(pipeline: PipelineFile) -> tuple[Segment, ...]:
             s.type.concept,
             LATERALITY[s.laterality],
             (s.color_rgb[0], s.color_rgb[1], s.color_rgb[2]),
+            s.may_be_absent,
         )
         for s in pipeline.segments
     )
 
 
-def refuse_empty(pipeline: PipelineFile, label_map: NDArray[np.uint8]) -> None:
+def refuse_empty(pipeline: PipelineFile, maps: Maps) -> None:
     """An output that lacks a structure is no result, unless it may be absent: the image will be the wrong one."""
-    if label_map.max() > len(pipeline.segments):
-        unknown = [n for n in np.unique(label_map).tolist() if n > len(pipeline.segments)]
+    known = len(pipeline.segments)
+    if unknown := sorted({n for one in maps if one.max() > known for n in np.unique(one).tolist() if n > known}):
         raise Permanent(f"the model gave labels that pipeline.yaml does not know: {unknown}")
     for spec in pipeline.segments:
-        fraction = measure.count(label_map, spec.value) / label_map.size
+        fraction = _pixels(maps, (spec.value,)) / maps[0].size
         if fraction <= spec.minimum_fraction and not spec.may_be_absent:
             found_text = f"{fraction:.2%} of the image, more than {spec.minimum_fraction:.2%} expected"
             raise Permanent(
@@ -61,31 +97,46 @@ def refuse_empty(pipeline: PipelineFile, label_map: NDArray[np.uint8]) -> None:
             )
 
 
+def _pixels(maps: Maps, values: Sequence[int]) -> int:
+    """How many have any of the values; plane by plane, so that what is compared stays in the processor's cache."""
+    return sum(int(np.count_nonzero(united(planes, values))) for planes in zip(*maps, strict=True))
+
+
 def measurements(
-    pipeline: PipelineFile, label_map: NDArray[np.uint8] | None, scale: Scale, values: Mapping[str, Any]
+    pipeline: PipelineFile, maps: Maps, scale: Scale, values: Mapping[str, Any]
 ) -> tuple[Measurement, ...]:
-    """Numbers that the node measures on the label map, (planes, rows, columns), and those that a workflow gave."""
+    """Numbers that the node measures on the label maps, and those that a workflow gave.
+
+    A ratio of what was not found, and may be absent, is no number.
+    """
     found = []
     for spec in pipeline.measurements:
         if spec.method is None:
             if spec.key in values:
                 found.append(_measurement(spec, float(values[spec.key]), _unit(spec)))
-        elif label_map is not None:
-            found.append(_measured(spec, label_map, scale))
+        elif maps and not _is_of_nothing(pipeline, spec, maps):
+            found.append(_measured(spec, maps, scale))
     return tuple(found)
 
 
-def _measured(spec: MeasurementSpec, label_map: NDArray[np.uint8], scale: Scale) -> Measurement:
+def _is_of_nothing(pipeline: PipelineFile, spec: MeasurementSpec, maps: Maps) -> bool:
+    absent = {s.value for s in pipeline.segments if s.may_be_absent}
+    sides = [values for values in (spec.of, spec.over) if set(values) <= absent]
+    return spec.method == "width_ratio" and not all(united(maps, values).any() for values in sides)
+
+
+def _measured(spec: MeasurementSpec, maps: Maps, scale: Scale) -> Measurement:
     if scale.voxel_mm3 is not None:
-        return _measurement(spec, *measure.volume(label_map, spec.of, scale.voxel_mm3))
+        return _measurement(spec, *measure.volume(_pixels(maps, spec.of), scale.voxel_mm3))
+    mask = united(maps, spec.of)
     plane, where = 0, ""
     if scale.numbers:  # of a clip: where there is most of it
-        plane = int(np.isin(label_map, spec.of).sum(axis=(1, 2)).argmax())
+        plane = int(mask.sum(axis=(1, 2)).argmax())
         where = f"On frame {scale.numbers[plane]}, which shows the largest area."
     if spec.method == "width_ratio":
-        value, unit = measure.width_ratio(label_map[plane], spec.of, spec.over), _unit(spec)
+        value, unit = measure.width_ratio(mask[plane], united(maps, spec.over)[plane]), _unit(spec)
     else:
-        value, unit = measure.area(label_map[plane], spec.of, scale.spacing_mm)
+        value, unit = measure.area(mask[plane], scale.spacing_mm)
     return _measurement(spec, value, unit, where)
 
 

@@ -27,7 +27,7 @@ FITTING: Mapping[str, tuple[str, ...]] = {
 }
 """What may stand in `needs`, by the form of the input; a role of `series` may need what a volume may."""
 
-NOT_OF_REMOTE = {"needs", "series", "limits", "longest_side", "polarity_check"}
+NOT_OF_REMOTE = {"needs", "series", "limits", "longest_side", "polarity_check", "keep_probabilities"}
 NOT_OF_REMOTE |= {"segments", "measurements", "evaluations", "classification", "regions"}
 """Keys for a model that runs here."""
 
@@ -50,6 +50,7 @@ def problems(folder: Path, pipeline: PipelineFile, files: Files) -> list[Problem
     found += _of_remote(pipeline)
     found += _of_outputs(pipeline)
     found += _of_input(pipeline)
+    found += _of_probabilities(pipeline)
     found += _of_card(pipeline)
     return found
 
@@ -222,6 +223,13 @@ def _of_input(pipeline: PipelineFile) -> Iterator[Problem]:
     for key in ("longest_side", "polarity_check"):
         if getattr(pipeline, key) and (pipeline.input != "image" or not (pipeline.network or pipeline.http)):
             yield Problem((key,), f"`{key}` is for a network on `input: image`", "not-of-this-input", at="key")
+
+
+def _of_probabilities(pipeline: PipelineFile) -> Iterator[Problem]:
+    may = ("image", "volume", "series")
+    if pipeline.keep_probabilities and not (pipeline.network and pipeline.segments and pipeline.input in may):
+        text = "`keep_probabilities` is for a network with `segments` on images, volumes or series"
+        yield Problem(("keep_probabilities",), text, "not-of-this-model", at="key")
 
 
 def _is_optional(one: SeriesRole) -> bool:

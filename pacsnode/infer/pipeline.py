@@ -259,6 +259,10 @@ class PipelineFile(Record):
         bool,
         Field(description="The network sees the negative too; the one of which it is surer is read: headers may lie."),
     ] = False
+    keep_probabilities: Annotated[
+        bool,
+        Field(description="Those of the segments are kept, a byte a pixel and segment, for a FRACTIONAL segmentation."),
+    ] = False
     most_frames: Annotated[
         int | None,
         Field(ge=1, description="Of a clip, so many frames are read, evenly spaced; left out: every one."),

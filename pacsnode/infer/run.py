@@ -28,8 +28,6 @@ from pacsnode.infer.waveform import read_waveform
 READ_AS_NEGATIVE = "The picture's brightness contradicts its PhotometricInterpretation; it was read as its negative."
 WEIGHTS_ELSEWHERE = "not known, they are on the inference server"
 """In the place of their hash."""
-MOST_LABEL_BYTES = 1_600_000_000
-"""Of the label map of a clip."""
 
 
 def infer(service: Service, bundle: Bundle, device: str, files: Sequence[Path]) -> Findings:
@@ -152,17 +150,18 @@ def _together(service: Service, bundle: NetworkBundle, images: Sequence[tuple[_P
 
 def _of_picture(service: Service, still: Still, answer: Answer) -> Group:
     pipeline = service.pipeline
-    label_map = None if answer.labels is None else answer.labels[None]
-    if label_map is not None:
-        groups.refuse_empty(pipeline, label_map)
+    maps = tuple(one[None] for one in answer.maps)
+    if maps:
+        groups.refuse_empty(pipeline, maps)
     return Group(
         source=(still.sop_instance_uid,),
-        measurements=groups.measurements(pipeline, label_map, Scale(still.spacing_mm), {}),
+        measurements=groups.measurements(pipeline, maps, Scale(still.spacing_mm), {}),
         evaluations=groups.classified(pipeline, [answer.probabilities]),
         segments=groups.segments(pipeline),
         notes=(*still.notes, READ_AS_NEGATIVE) if answer.is_negative else still.notes,
-        label_map=label_map,
         picture=still.picture(is_negative=answer.is_negative),
+        probabilities=None if answer.probability_maps is None else answer.probability_maps[:, None],
+        **groups.laid(maps),
     )
 
 
@@ -187,11 +186,11 @@ def _of_clip(service: Service, bundle: Bundle, path: Path) -> Group:
     notes: tuple[str, ...] = (clip.spacing_note,) if clip.spacing_note else ()
     if len(numbers) < clip.frames:
         notes += (f"Analysed: {len(numbers)} of {clip.frames} frames, evenly spaced.",)
-    if clip.frames * clip.rows * clip.columns > MOST_LABEL_BYTES:
-        raise Permanent(f"a clip of {clip.frames} frames of {clip.columns} x {clip.rows} pixels is too large")
+    layers = groups.Layers((clip.frames, clip.rows, clip.columns))
     if isinstance(bundle, WorkflowBundle):
         return _clip_by_workflow(service, bundle, path, clip, numbers, notes)
-    label_map = np.zeros((clip.frames, clip.rows, clip.columns), dtype=np.uint8) if pipeline.segments else None
+    if pipeline.segments:
+        layers.need(1)
     probabilities: list[tuple[float, ...]] = []
     middle = None
     for start in range(0, len(numbers), pipeline.limits.batch):
@@ -202,18 +201,18 @@ def _of_clip(service: Service, bundle: Bundle, path: Path) -> Group:
             if isinstance(answer, Permanent):
                 raise Permanent(f"frame {number}: {answer}")
             probabilities.append(answer.probabilities)
-            if label_map is not None and answer.labels is not None:
-                label_map[number - 1] = answer.labels
-    if label_map is not None:
-        groups.refuse_empty(pipeline, label_map)
+            layers.put(number, answer.maps)
+    maps = layers.maps
+    if maps:
+        groups.refuse_empty(pipeline, maps)
     return Group(
         source=(clip.sop_instance_uid,),
-        measurements=groups.measurements(pipeline, label_map, Scale(clip.spacing_mm, None, _all(clip)), {}),
+        measurements=groups.measurements(pipeline, maps, Scale(clip.spacing_mm, None, _all(clip)), {}),
         evaluations=groups.classified(pipeline, probabilities, numbers),
         segments=groups.segments(pipeline),
         notes=notes,
-        label_map=label_map,
         picture=middle,
+        **groups.laid(maps),
     )
 
 
@@ -265,16 +264,17 @@ def _of_volumes(service: Service, bundle: Bundle, volumes: Mapping[str, Volume])
     if lacking and not set(volumes) & set(bundle.reading[0]):
         raise Permanent(f"the study has no series for {', '.join(lacking)}, which the network reads as a channel")
     answer = bundle.volume({role: (volume.intensity, volume.affine) for role, volume in volumes.items()})
-    if answer.labels is not None:
-        groups.refuse_empty(pipeline, answer.labels)
+    if answer.maps:
+        groups.refuse_empty(pipeline, answer.maps)
     return Group(
         source=first.source,
-        measurements=groups.measurements(pipeline, answer.labels, scale, {}),
+        measurements=groups.measurements(pipeline, answer.maps, scale, {}),
         evaluations=groups.classified(pipeline, [answer.probabilities]),
         segments=groups.segments(pipeline),
         notes=notes,
-        label_map=answer.labels,
         frames=first.frames,
+        probabilities=answer.probability_maps,
+        **groups.laid(answer.maps),
     )
 
 
@@ -309,20 +309,20 @@ def _told(
 ) -> Group:
     """A workflow's answer: `values`, `findings`, `notes`, and a `label_map` of `shape`. Raises Permanent."""
     pipeline = service.pipeline
-    label_map = _label_map(outputs.get("label_map"), shape) if pipeline.segments else None
-    if label_map is not None:
-        groups.refuse_empty(pipeline, label_map)
-    measurements = groups.measurements(pipeline, label_map, scale, outputs.get("values", {}))
+    maps = (_label_map(outputs.get("label_map"), shape),) if pipeline.segments else ()
+    if maps:
+        groups.refuse_empty(pipeline, maps)
+    measurements = groups.measurements(pipeline, maps, scale, outputs.get("values", {}))
     evaluations = groups.said(pipeline, outputs.get("findings", {}))
-    if pipeline.measurements and not measurements:
+    if pipeline.measurements and not measurements and (not maps or maps[0].any()):
         raise Permanent("the method could measure nothing in this recording")
     return Group(
         source=source,
         measurements=measurements,
         evaluations=evaluations,
-        segments=groups.segments(pipeline) if label_map is not None else (),
+        segments=groups.segments(pipeline) if maps else (),
         notes=(*notes, *(str(note) for note in outputs.get("notes", ()))),
-        label_map=label_map,
+        **groups.laid(maps),
         **beside,
     )
 

@@ -117,20 +117,13 @@ def test_a_file_of_another_format_is_a_sentence(tmp_path: Path, kind: str, what:
 )
 def test_one_hot_and_sigmoid_channels_become_labels(tmp_path: Path, step: str, marked: int) -> None:
     folder = network_bundle(tmp_path / "models")
-    _end_with(folder, step)
+    end_with(folder, step)
     (group,) = found_in(folder, saved_image(tmp_path, gradient()))
     assert group.label_map is not None
     assert int(group.label_map[0, 0].sum()) == pytest.approx(marked, abs=1)
 
 
-def test_segments_that_overlap_are_refused(tmp_path: Path) -> None:
-    folder = network_bundle(tmp_path / "models", segments=[segment(), segment(2, "Heart")], measurements=None)
-    _end_with(folder, "(pred[1:] > 0.2).float().repeat(2, 1, 1)")
-    with pytest.raises(Permanent, match="segments that the model gave overlap"):
-        found_in(folder, saved_image(tmp_path, gradient()))
-
-
-def _end_with(folder: Path, expression: str) -> None:
+def end_with(folder: Path, expression: str) -> None:
     """Another last step than the argmax."""
     config = folder / "configs" / "inference.yaml"
     head, _, _ = config.read_text().rpartition("  - _target_: AsDiscreted")

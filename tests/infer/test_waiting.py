@@ -22,7 +22,7 @@ from pacsnode.infer.compute import ComputeKeeper, Message
 from pacsnode.infer.pipeline import Limits
 from pacsnode.infer.waiting import ComputeQueue, Kind, Turn
 from tests.infer.bundles import gradient, network_bundle, saved, saved_image, workflow_bundle, write_said
-from tests.infer.test_forms import _end_with
+from tests.infer.test_forms import end_with
 from tests.infer.test_zoo import coloured, contract, scene
 from tests.infer.zoo import classes_bundle, rgb_bundle
 
@@ -296,7 +296,7 @@ def test_one_unsuitable_image_of_a_batch_is_parked_alone(queue: ComputeQueue, tm
 
 def test_a_wrong_grid_is_a_wrong_grid_in_a_batch_too(queue: ComputeQueue, tmp_path: Path) -> None:
     folder = network_bundle(tmp_path / "models")
-    _end_with(folder, "pred[:1, :20] * 0")
+    end_with(folder, "pred[:1, :20] * 0")
     films = [saved_image(tmp_path, gradient()) for _ in range(3)]
     with ThreadPoolExecutor(3) as pool:
         reasons = set(pool.map(lambda n: run(queue, folder, [films[n]], tmp_path / str(n)), range(3)))
