@@ -27,7 +27,7 @@ from pacsnode.encode.header import STANDARD_ROOT, identity_keywords, is_left_out
 from pacsnode.encode.normalise import normalised
 from pacsnode.encode.provenance import DerivedUIDs, Origin
 from pacsnode.errors import Permanent
-from pacsnode.handover import ResultKind
+from pacsnode.handover import SHIPPED, ResultKind
 
 _COPIED = {"RequestAttributesSequence", "ReferencedRequestSequence"}
 _MATCHED = ("PatientID", "PatientName", "IssuerOfPatientID", "StudyInstanceUID")
@@ -64,7 +64,8 @@ def check(content: bytes, origin: Origin, kind: ResultKind, index: int) -> None:
     with warnings.catch_warnings(), pydicom.config.disable_value_validation():
         warnings.simplefilter("ignore")  # of what the source had already, and of its character set
         dataset = pydicom.dcmread(BytesIO(content), stop_before_pixels=True)
-        _check_identity(normalised(BytesIO(content)), origin.first)
+        is_plain = origin.request.form.charset == SHIPPED.charset
+        _check_identity(dataset if is_plain else normalised(BytesIO(content)), origin.first)
         _check_own_uids(dataset, origin, kind, index)
         elements = list(_walk(dataset))
         _check_references(elements, origin)
