@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pacsnode.dicom.codes import Concept
+from pacsnode.pictured import Pictures
 
 RECORD = "findings.json"
 """Written last: its presence means that the record is whole."""
@@ -136,7 +137,9 @@ class Group:
     `frames`: the number (from 1) of the frame of each plane of the label map, where only some frames of a multi-frame
     object were analysed or in another order; empty where it is all of them as they stand.
     `label_map`: (frames, rows, columns) uint8 on the grid of the source; 0 is background.
-    `picture`: (rows, columns) uint8, window applied, bright is dense (MONOCHROME2); only for drawing.
+    `picture`: of a single image, (rows, columns) uint8, window applied, bright is dense (MONOCHROME2), or (rows,
+    columns, 3) RGB; only for drawing, as `pictures` of a volume or clip. `spacing_mm`: between rows, between columns,
+    in the patient; None where none is known to be true.
     `notes`: sentences that a reader must know (limits, missing calibration).
     """
 
@@ -150,6 +153,16 @@ class Group:
     trace: Trace | None = None
     frames: tuple[int, ...] = ()
     regions: tuple[Region, ...] = ()
+    pictures: Pictures | None = None
+    spacing_mm: tuple[float, float] | None = None
+
+    def plane_of(self, region: Region) -> int:
+        """The plane, from 0, that a region of this group lies in. Raises ValueError where it lies in none."""
+        if len(self.source) > 1:
+            return self.source.index(region.image)
+        if region.frame is None:
+            return 0
+        return self.frames.index(region.frame) if self.frames else region.frame - 1
 
 
 @dataclass(frozen=True)
@@ -230,11 +243,15 @@ def save(findings: Findings, folder: Path) -> None:
             "notes": group.notes,
             "frames": group.frames,
             "regions": [asdict(r) for r in group.regions],
+            "spacing_mm": group.spacing_mm,
         }
         if group.label_map is not None:
             arrays[f"{number}.label_map"] = group.label_map
         if group.picture is not None:
             arrays[f"{number}.picture"] = group.picture
+        if group.pictures is not None:
+            arrays[f"{number}.pictures"] = group.pictures.pixels
+            plain["pictures"] = group.pictures.plain
         if group.trace is not None:
             arrays[f"{number}.millivolts"] = group.trace.millivolts
             plain["trace"] = {
@@ -263,7 +280,7 @@ def load(folder: Path, *, with_arrays: bool = True) -> Findings:
 
 
 def _group(number: int, plain: dict[str, Any], arrays: Any) -> Group:
-    trace = plain.get("trace")
+    trace, pictures = plain.get("trace"), arrays.get(f"{number}.pictures")
     return Group(
         source=tuple(plain["source"]),
         measurements=tuple(map(_measurement, plain["measurements"])),
@@ -284,6 +301,8 @@ def _group(number: int, plain: dict[str, Any], arrays: Any) -> Group:
         ),
         frames=tuple(plain.get("frames", ())),
         regions=tuple(map(_region, plain.get("regions", ()))),
+        pictures=None if pictures is None else Pictures.of(plain["pictures"], pictures),
+        spacing_mm=tuple(plain["spacing_mm"]) if plain.get("spacing_mm") else None,
     )
 
 

@@ -27,6 +27,7 @@ LAYERS = (
     ("agreement",),  # statistics of pairs
     ("yamlfile",),
     ("durations",),
+    ("pictured",),  # planes for drawing, part of findings
     ("audit", "handover", "findings", "readings", "operands", "conditions", "operators", "peers", "watched"),
     ("dimse",),
     ("archive", "engine"),
