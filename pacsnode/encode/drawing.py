@@ -23,7 +23,7 @@ BANNER_HEIGHT = 44
 AMBER: RGB = (255, 191, 0)
 BLACK: RGB = (0, 0, 0)
 
-_UNITS = {"1": "", "{ratio}": "", "mm2": "mm²", "cm2": "cm²"}
+_UNITS = {"1": "", "{ratio}": ""}
 
 
 @dataclass(frozen=True)

@@ -20,10 +20,12 @@ from pacsnode.findings import Group, Presence, Region, Shape, outline
 FILL = 0.14
 """How much of a segment's colour lies on the tissue: it must stay readable."""
 _OUTLINE_PIXELS = 2
-_POINT_PIXELS = 7
+_POINT_PIXELS = 10
 _MOST_LABELLED = 4
 """Regions of one plane whose label stands beside them; more of them have their number only."""
-_LETTERS = 15
+_LETTERS = 18
+_BOLD = 0.6
+"""Of a pixel, by which the letters are thickened: the font is a thin one."""
 
 
 @dataclass(frozen=True)
@@ -139,4 +141,6 @@ def _label(picture: Image.Image, text: str, color: tuple[int, int, int], points:
     top = min(y for _, y in points) - high - 4
     if top < 2:
         top = min(max(y for _, y in points) + 4, picture.height - high)
-    ImageDraw.Draw(picture).text((left, top), drawn, font=letters, fill=color, stroke_width=2, stroke_fill=BLACK)
+    draw = ImageDraw.Draw(picture)
+    draw.text((left, top), drawn, font=letters, fill=BLACK, stroke_width=3, stroke_fill=BLACK)
+    draw.text((left, top), drawn, font=letters, fill=color, stroke_width=_BOLD, stroke_fill=color)

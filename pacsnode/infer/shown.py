@@ -44,12 +44,12 @@ def of_volume(group: Group, volume: Volume) -> Group:
     )
 
 
-def of_clip(group: Group, path: Path, also: Sequence[int] = ()) -> Group:
-    """`group` with pictures of the frames that something is marked in; `also`: numbers (from 1) of others."""
+def of_clip(group: Group, path: Path, also: Sequence[int] = (), held_bytes: int = HELD_BYTES) -> Group:
+    """`group` with pictures of the frames that something is marked in, else of `also`, numbers from 1."""
     clip = read_clip(path)
     planes = chosen(group, clip.frames, [number - 1 for number in also])
     rising = sorted(planes)
-    held = max(1, HELD_BYTES // (clip.rows * clip.columns * 4))
+    held = max(1, held_bytes // (clip.rows * clip.columns * 4))
     pixels: dict[int, NDArray[np.uint8]] = {}
     for start in range(0, len(rising), held):
         part = rising[start : start + held]
