@@ -175,7 +175,17 @@ def main() -> None:
         write_objects(folder, kinds, objects)
         return {"objects": len(objects)}
 
-    compute.serve({"warm": warm, "infer": infer, "infer_many": infer_many, "encode": encode}, models.make_room)
+    def show(request: Message) -> Message:
+        """A result made visible: for a command, not for the node."""
+        from pacsnode.show.objects import show as made_visible
+
+        sources = {uid: Path(p) for uid, p in request["sources"].items()}
+        return vars(
+            made_visible(Path(request["path"]), sources, Path(request["folder"]), whole_tree=request["whole_tree"])
+        )
+
+    operations = {"warm": warm, "infer": infer, "infer_many": infer_many, "encode": encode, "show": show}
+    compute.serve(operations, models.make_room)
 
 
 if __name__ == "__main__":

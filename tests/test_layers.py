@@ -33,6 +33,7 @@ LAYERS = (
     ("archive", "engine"),
     ("receive", "route", "complete", "infer", "encode", "deliver", "exchange"),  # the stages
     ("allowing", "owing", "retaining"),  # which bundles may run; who gets which results; what may go
+    ("show",),  # results of anyone, made visible
     ("wrap",),  # files of devices that do not speak DICOM, made into objects by a command
     ("workflow", "considering", "vendors"),  # the order of the stages: from study to case, from case to results
     ("live",),  # which rules are live: judged, recorded, swapped

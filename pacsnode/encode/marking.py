@@ -97,7 +97,9 @@ def _bounds(region: NDArray[np.bool_]) -> tuple[slice, slice] | None:
         return None
     (top, left), (bottom, right) = (rows[0], columns[0]), (rows[-1], columns[-1])
     more = _OUTLINE_PIXELS
-    return slice(max(0, int(top) - more), int(bottom) + 1 + more), slice(max(0, int(left) - more), int(right) + 1 + more)
+    return slice(max(0, int(top) - more), int(bottom) + 1 + more), slice(
+        max(0, int(left) - more), int(right) + 1 + more
+    )
 
 
 def _edge(region: NDArray[np.bool_]) -> NDArray[np.bool_]:

@@ -31,6 +31,7 @@ from pacsnode.encode.marking import View, drawn_size, marked, region_text
 from pacsnode.encode.seg import present_segments
 from pacsnode.findings import Algorithm, Group
 
+Heading = tuple[str, str]
 _DARK: RGB = (24, 24, 24)
 _GREY: RGB = (170, 170, 170)
 _WHITE: RGB = (255, 255, 255)
@@ -58,18 +59,21 @@ STACKED = Form((720, 512), 4.0, 340, 480)
 
 def image_page(group: Group, picture: NDArray[np.uint8], algorithm: Algorithm) -> NDArray[np.uint8]:
     """(rows, columns, 3) uint8 of a single picture: (rows, columns), or (rows, columns, 3) RGB."""
-    (page,) = pages(group, [View(picture, (picture.shape[0], picture.shape[1]))], algorithm, SINGLE)
+    (page,) = pages(group, [View(picture, (picture.shape[0], picture.shape[1]))], heading(algorithm), SINGLE)
     return page
 
 
-def pages(
-    group: Group, views: Sequence[View], algorithm: Algorithm, form: Form = STACKED
-) -> Iterator[NDArray[np.uint8]]:
+def heading(algorithm: Algorithm) -> Heading:
+    """The first two lines of the panel."""
+    return algorithm.title, algorithm_text(algorithm)
+
+
+def pages(group: Group, views: Sequence[View], heading: Heading, form: Form = STACKED) -> Iterator[NDArray[np.uint8]]:
     """(rows, columns, 3) uint8 for each of `views`, which are of one size."""
     size = drawn_size(group, views[0], form.box, form.most)
     strips = [_STRIP if any(view.caption for view in views) else 0, _STRIP if group.spacing_mm else 0]
     least = max(size[1] + sum(strips), form.least_height)
-    side = panel(_lines(group, views, algorithm, form), form.panel_width, _DARK, most_height=max(least, 900))
+    side = panel(_lines(group, views, heading, form), form.panel_width, _DARK, most_height=max(least, 900))
     height = max(least, side.height)
     empty = Image.new("RGB", (max(size[0], 320) + form.panel_width, height + BANNER_HEIGHT), BLACK)
     room = empty.width - form.panel_width
@@ -87,15 +91,15 @@ def pages(
         yield np.asarray(page, dtype=np.uint8)
 
 
-def _lines(group: Group, views: Sequence[View], algorithm: Algorithm, form: Form) -> list[Line]:
+def _lines(group: Group, views: Sequence[View], heading: Heading, form: Form) -> list[Line]:
     small = form is STACKED
     legend = [
         Line(s.label, 16 if small else 18, swatch=s.color_rgb, space_before=10 if i == 0 else 4)
         for i, s in enumerate(present_segments(group))
     ]
     lines = [
-        Line(algorithm.title, 19 if small else 22, _WHITE),
-        Line(algorithm_text(algorithm), 15, AMBER),
+        Line(heading[0], 19 if small else 22, _WHITE),
+        Line(heading[1], 15, AMBER),
         *legend,
         *_regions(group, views),
         *findings_lines(group),

@@ -20,7 +20,7 @@ from pacsnode.encode.drawing import BANNER
 from pacsnode.encode.ecg_page import ecg_page
 from pacsnode.encode.header import evidence
 from pacsnode.encode.marking import View
-from pacsnode.encode.overlay import image_page, pages
+from pacsnode.encode.overlay import heading, image_page, pages
 from pacsnode.encode.provenance import Origin, coded
 from pacsnode.errors import Permanent
 from pacsnode.findings import Group
@@ -52,7 +52,7 @@ def every_page(group: Group, origin: Origin) -> Iterator[NDArray[np.uint8]]:
             View(pixels, shown.size, plane, text)
             for pixels, plane, text in zip(shown.pixels, shown.planes, texts, strict=True)
         ]
-        yield from pages(group, views, origin.algorithm)
+        yield from pages(group, views, heading(origin.algorithm))
     else:
         raise Permanent("there is no picture to draw")
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from pacsnode.encode.build import encode
 from pacsnode.encode.drawing import AMBER, BANNER_HEIGHT
 from pacsnode.encode.marking import View, drawn_size, marked
-from pacsnode.encode.overlay import STACKED, image_page, pages
+from pacsnode.encode.overlay import STACKED, heading, image_page, pages
 from pacsnode.findings import Findings, Group, Presence, Region, Segment, Shape
 from pacsnode.infer.shown import of_clip, of_volume
 from pacsnode.infer.volume import read_volume
@@ -134,11 +134,11 @@ def test_the_scale_bar_has_the_length_that_it_says() -> None:
     picture = np.zeros((100, 200), np.uint8)
     group = Group(("1.2",), spacing_mm=(1.0, 0.5))
     view = View(picture, (100, 200), 0, "Image 1")
-    (page,) = pages(group, [view], CHEST)
+    (page,) = pages(group, [view], heading(CHEST))
     width, _ = drawn_size(group, view, STACKED.box, STACKED.most)
     # 200 pixels of 0.5 mm are 100 mm; at most 30 of them are the bar: 20 mm
     assert scale_bar(page) == pytest.approx(width * 20 / 100, abs=3)
-    (without,) = pages(replace(group, spacing_mm=None), [view], CHEST)
+    (without,) = pages(replace(group, spacing_mm=None), [view], heading(CHEST))
     assert scale_bar(without) < 20
 
 
@@ -224,7 +224,7 @@ def test_forty_large_pictures_stay_below_a_hundred_megabytes(tmp_path: Path) -> 
     group = Group(("1.2",), segments=(SEGMENT,), label_map=label_map, spacing_mm=(0.7, 0.7))
     shown = Pictures(tuple(range(40)), np.zeros((40, 512, 512), np.uint8), (512, 512))
     views = [View(p, shown.size, n, f"Image {n}") for n, p in enumerate(shown.pixels)]
-    sizes = {page.shape for page in pages(group, views, CHEST)}
+    sizes = {page.shape for page in pages(group, views, heading(CHEST))}
     assert len(sizes) == 1
     rows, columns, _ = next(iter(sizes))
     assert 40 * rows * columns * 3 < 100e6
