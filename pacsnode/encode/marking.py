@@ -38,12 +38,12 @@ class View:
     caption: str = ""
 
 
-def drawn_size(group: Group, view: View, box: tuple[int, int], most: float) -> tuple[int, int]:
+def drawn_size(group: Group, view: View, box: tuple[int, int]) -> tuple[int, int]:
     """Columns and rows of the picture in `box` (columns, rows): as the patient is, where pixels are not square."""
     rows, columns = view.size
     down, across = group.spacing_mm or (1.0, 1.0)
     height, width = rows * down / min(down, across), columns * across / min(down, across)
-    scale = min(box[0] / width, box[1] / height, most)
+    scale = min(box[0] / width, box[1] / height)
     return max(1, round(width * scale)), max(1, round(height * scale))
 
 

@@ -43,18 +43,17 @@ _BAR_SHARE = 0.3
 
 @dataclass(frozen=True)
 class Form:
-    """Room for the picture (columns, rows), how much it may be enlarged, and the panel beside it."""
+    """Room for the picture (columns, rows), and for the panel beside it."""
 
     box: tuple[int, int]
-    most: float
     panel_width: int
     least_height: int
 
 
-SINGLE = Form((1120, 1280), 100.0, 460, 480)
+SINGLE = Form((1120, 1280), 460, 480)
 """At most 1600 wide: a screen of a ward."""
-STACKED = Form((720, 512), 4.0, 340, 480)
-"""Of many: CT and MR in their own size, so that forty of them stay below 100 MB."""
+STACKED = Form((720, 512), 340, 480)
+"""Of many: most CT and MR in their own size, so that forty of them stay below 100 MB."""
 
 
 def image_page(group: Group, picture: NDArray[np.uint8], algorithm: Algorithm) -> NDArray[np.uint8]:
@@ -70,7 +69,7 @@ def heading(algorithm: Algorithm) -> Heading:
 
 def pages(group: Group, views: Sequence[View], heading: Heading, form: Form = STACKED) -> Iterator[NDArray[np.uint8]]:
     """(rows, columns, 3) uint8 for each of `views`, which are of one size."""
-    size = drawn_size(group, views[0], form.box, form.most)
+    size = drawn_size(group, views[0], form.box)
     strips = [_STRIP if any(view.caption for view in views) else 0, _STRIP if group.spacing_mm else 0]
     least = max(size[1] + sum(strips), form.least_height)
     side = panel(_lines(group, views, heading, form), form.panel_width, _DARK, most_height=max(least, 900))

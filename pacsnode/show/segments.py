@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,15 +21,16 @@ from pacsnode.dicom.codes import Concept
 from pacsnode.encode.marking import View
 from pacsnode.errors import Permanent
 from pacsnode.findings import Group, Segment
-from pacsnode.infer.decoding import Layout, read_layout, stored_frames
-from pacsnode.infer.frames import read_frames
+from pacsnode.infer.decoding import Layout, read_layout, stored_frames, syntax_uid
 from pacsnode.infer.headers import items, numbers, read_dataset, value, whole
-from pacsnode.infer.pixels import read_image
+from pacsnode.infer.looks import NO_LOOK, drawn, read_look
+from pacsnode.infer.pixels import between, through_modality_lut
 from pacsnode.infer.shown import reduced
 from pacsnode.infer.spacing import true_spacing_mm
 from pacsnode.show.items import text
 
 MOST_PICTURES = 12
+PLAIN = ("1.2.840.10008.1.2", "1.2.840.10008.1.2.1", "1.2.840.10008.1.2.1.99")
 MOST_SEGMENTS = 255
 MOST_SOURCES = 5000
 COLOURS = ((255, 90, 80), (70, 160, 255), (90, 220, 120), (255, 200, 60), (210, 120, 255), (80, 230, 230))
@@ -146,12 +148,26 @@ def _labels(
     is_fractional = text(header, "SegmentationType") == "FRACTIONAL"
     least = max(1, whole(header, "MaximumFractionalValue", 255) // 2) if is_fractional else 1
     wanted = sorted(frames)
-    for number, stored in zip(wanted, stored_frames(path, header, layout, wanted), strict=True):
+    is_packed = whole(header, "BitsAllocated", 8) == 1 and syntax_uid(header) in PLAIN
+    every = _unpacked(path, layout, wanted) if is_packed else stored_frames(path, header, layout, wanted)
+    for number, stored in zip(wanted, every, strict=True):
         if stored.ndim != 2:
             raise Permanent("the segmentation is coloured")
         segment = frames[number][1]
         labels = np.minimum(stored, MOST_SEGMENTS).astype(np.uint8)
         yield number, labels if segment == 0 else (labels >= least).astype(np.uint8) * np.uint8(segment)
+
+
+def _unpacked(path: Path, layout: Layout, wanted: Sequence[int]) -> Iterator[NDArray[np.uint8]]:
+    """Frames of single bits, which need not begin at a byte (PS3.5 8.1.1): pydicom refuses those by their number."""
+    data = value(read_dataset(path), "PixelData")
+    count = layout.rows * layout.columns
+    if not isinstance(data, bytes) or len(data) * 8 < wanted[-1] * count:
+        raise Permanent("the file is shorter than the pixels that its header announces")
+    for number in wanted:
+        start = (number - 1) * count
+        part = np.frombuffer(data, np.uint8)[start // 8 : (start + count + 7) // 8]
+        yield np.unpackbits(part, bitorder="little")[start % 8 :][:count].reshape(layout.rows, layout.columns)
 
 
 def _view(sources: Mapping[str, Path], place: Place, plane: int, layout: Layout) -> View:
@@ -168,11 +184,19 @@ def _view(sources: Mapping[str, Path], place: Place, plane: int, layout: Layout)
 
 
 def _picture(path: Path, frame: int, many: bool) -> NDArray[np.uint8]:
-    is_colour = read_layout(read_dataset(path, with_pixels=False)).is_colour
-    if not many and not is_colour:
-        return read_image(path).picture
-    pixels: NDArray[Any] = read_frames(path, [frame]).pixels[0]
-    return pixels if pixels.dtype == np.uint8 else np.asarray((pixels * 255 + 0.5).astype(np.uint8))
+    """A frame as its header wants it looked at; bright is dense."""
+    header = read_dataset(path, with_pixels=False)
+    (stored,) = stored_frames(path, header, read_layout(header), [frame])
+    if stored.ndim == 3:
+        return np.asarray(stored, dtype=np.uint8)
+    values = through_modality_lut(stored, header).astype(np.float32)
+    slope, intercept = (value(header, keyword) for keyword in ("RescaleSlope", "RescaleIntercept"))
+    if isinstance(slope, float | int) and np.isfinite(slope) and not items(header, "ModalityLUTSequence"):
+        values = values * np.float32(slope) + np.float32(intercept if isinstance(intercept, float | int) else 0)
+    look = NO_LOOK if many else read_look(partial(value, header))  # frames have windows and rescales of their own
+    low, high = drawn(values, look)
+    picture = (between(values, low, high) * 255 + 0.5).astype(np.uint8)
+    return np.asarray(255 - picture if text(header, "PhotometricInterpretation") == "MONOCHROME1" else picture)
 
 
 def _segments(header: Dataset) -> tuple[Segment, ...]:

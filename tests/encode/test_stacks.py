@@ -47,7 +47,7 @@ def is_green(pixels: NDArray[np.uint8]) -> NDArray[np.bool_]:
 def picture_of(page: NDArray[np.uint8], group: Group) -> NDArray[np.uint8]:
     """The part of a page that shows the image."""
     assert group.pictures is not None
-    width, height = drawn_size(group, View(group.pictures.pixels[0], group.pictures.size), STACKED.box, STACKED.most)
+    width, height = drawn_size(group, View(group.pictures.pixels[0], group.pictures.size), STACKED.box)
     room, rest = page.shape[1] - STACKED.panel_width, page.shape[0] - BANNER_HEIGHT
     left, top = (room - width) // 2, 30 + (rest - 60 - height) // 2
     return page[top : top + height, left : left + width]
@@ -99,7 +99,7 @@ def test_nothing_is_changed_outside_of_the_marks(tmp_path: Path) -> None:
     group = volume_group(classic(tmp_path, IDENTITY), 3)
     assert group.pictures is not None and group.label_map is not None
     view = View(group.pictures.pixels[0], (32, 40), 3)
-    size = drawn_size(group, view, (400, 400), 10)
+    size = drawn_size(group, view, (400, 400))
     with_marks = np.asarray(marked(group, view, size))
     without = np.asarray(marked(replace(group, label_map=None), view, size))
     changed = (with_marks != without).any(axis=2)
@@ -135,7 +135,7 @@ def test_the_scale_bar_has_the_length_that_it_says() -> None:
     group = Group(("1.2",), spacing_mm=(1.0, 0.5))
     view = View(picture, (100, 200), 0, "Image 1")
     (page,) = pages(group, [view], heading(CHEST))
-    width, _ = drawn_size(group, view, STACKED.box, STACKED.most)
+    width, _ = drawn_size(group, view, STACKED.box)
     # 200 pixels of 0.5 mm are 100 mm; at most 30 of them are the bar: 20 mm
     assert scale_bar(page) == pytest.approx(width * 20 / 100, abs=3)
     (without,) = pages(replace(group, spacing_mm=None), [view], heading(CHEST))
