@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 
-from pacsnode.encode.marking import regions_in
+from pacsnode.encode.marking import labels_of, regions_in
 from pacsnode.encode.provenance import Origin
 from pacsnode.findings import Group
 
@@ -39,9 +39,7 @@ def _caption(group: Group, plane: int, origin: Origin) -> str:
 
 
 def _found(group: Group, plane: int) -> list[str]:
-    labels = set()
-    if group.label_map is not None and plane < len(group.label_map):
-        labels = set(np.flatnonzero(np.bincount(group.label_map[plane].ravel(), minlength=256)).tolist())
+    labels = {value for one in labels_of(group, plane) for value in np.flatnonzero(np.bincount(one.ravel())).tolist()}
     segments = [s.label for s in group.segments if s.value in labels]
     return [*segments, *dict.fromkeys(region.label for _, region in regions_in(group, plane))]
 

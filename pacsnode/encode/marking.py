@@ -50,8 +50,7 @@ def drawn_size(group: Group, view: View, box: tuple[int, int]) -> tuple[int, int
 def marked(group: Group, view: View, size: tuple[int, int]) -> Image.Image:
     """The picture of `view` in `size` (columns, rows) with all that was found in its plane."""
     picture = Image.fromarray(view.picture).resize(size, Image.Resampling.BILINEAR, reducing_gap=2.0).convert("RGB")
-    if group.label_map is not None and view.plane < len(group.label_map):
-        labels = group.label_map[view.plane]
+    for labels in labels_of(group, view.plane):
         if labels.any() and labels.shape == view.size:
             _mark_segments(group, picture, np.asarray(Image.fromarray(labels).resize(size, Image.Resampling.NEAREST)))
     here = regions_in(group, view.plane)
@@ -61,6 +60,12 @@ def marked(group: Group, view: View, size: tuple[int, int]) -> Image.Image:
         text = f"{number} {region_text(region)}" if len(here) <= _MOST_LABELLED else str(number)
         _label(picture, text, region.color_rgb, _place(region, view, size))
     return picture
+
+
+def labels_of(group: Group, plane: int) -> list[NDArray[np.uint8]]:
+    """(rows, columns): the labels of a plane."""
+    maps = () if group.label_map is None else (group.label_map,)
+    return [one[plane] for one in maps if plane < len(one)]
 
 
 def regions_in(group: Group, plane: int) -> list[tuple[int, Region]]:

@@ -20,7 +20,8 @@ _ESCAPED = ("Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp")
 _STYLE = """
 body { font: 16px/1.45 system-ui, sans-serif; margin: 0 auto; max-width: 60rem; padding: 1rem; color: #1a1a1a }
 h1 { font-size: 1.5rem; margin: 0 0 .5rem } ul { list-style: none; margin: 0; padding-left: 1.2rem }
-body > ul { padding-left: 0 } li { margin: .15rem 0; overflow-wrap: anywhere; white-space: pre-wrap }
+body > ul { padding-left: 0 } li { margin: .15rem 0; overflow-wrap: anywhere }
+.value { white-space: pre-wrap }
 body > ul > li { border-top: 1px solid #ccc; padding: .4rem 0 } .name { color: #555 } .group { font-weight: 600 }
 .warning { background: #ffbf00; color: #000; padding: .4rem .8rem; font-weight: 600 }
 img { max-width: 100%; height: auto; margin: .6rem 0; display: block; background: #000 }
@@ -73,7 +74,8 @@ def html_page(node: Node, warning: str, pictures: Sequence[str]) -> str:
 
 
 def _item(node: Node, depth: int = 0) -> str:
-    value = html.escape("\n".join(_split(node.value))) if node.value else ""
+    lines = html.escape("\n".join(_split(node.value)))
+    value = f'<span class="value">{lines}</span>' if node.value else ""
     name = html.escape(clean(node.name))
     if value and name:
         told = f'<span class="name">{name}:</span> {value}'

@@ -17,7 +17,7 @@ from PIL import Image
 from pydicom.dataset import Dataset
 
 from pacsnode.encode.normalise import read_header
-from pacsnode.encode.overlay import pages
+from pacsnode.encode.overlay import SINGLE, STACKED, pages
 from pacsnode.encode.provenance import MANUFACTURER
 from pacsnode.errors import Permanent
 from pacsnode.findings import NOT_FOR_DIAGNOSIS
@@ -52,7 +52,7 @@ def show(path: Path, sources: Mapping[str, Path], folder: Path, *, whole_tree: b
     """Write `page.html`, pictures and a document into `folder`. Raises Permanent where the object is none to show."""
     header = read_header(path)
     sop_class_uid = str(header.SOPClassUID)
-    nodes, document = list(_about(header)), ""
+    nodes, document = list(_state(header)), ""
     drawn: list[NDArray[np.uint8]] = []
     if sop_class_uid.startswith(DOCUMENTS):
         root = read_items(header)
@@ -72,7 +72,7 @@ def show(path: Path, sources: Mapping[str, Path], folder: Path, *, whole_tree: b
         nodes += _presentation(header)
     else:
         raise Permanent(NO_RESULT)
-    tree = Node(_title(header), children=tuple(nodes))
+    tree = Node(_title(header), children=(*nodes, Node("About the object", children=tuple(_about(header)))))
     pictures = []
     for number, pixels in enumerate(drawn, start=1):
         pictures.append(f"picture-{number}.png")
@@ -93,6 +93,13 @@ def _title(header: Dataset) -> str:
     return text(header, "SeriesDescription")[:120] or text(header, "Modality")[:16] or "Result"
 
 
+def _state(header: Dataset) -> Iterator[Node]:
+    """Of a report: whether a person has signed it."""
+    if text(header, "CompletionFlag"):
+        flags = (text(header, k) for k in ("CompletionFlag", "VerificationFlag", "PreliminaryFlag"))
+        yield Node("State", ", ".join(filter(None, flags)).lower())
+
+
 def _about(header: Dataset) -> Iterator[Node]:
     """What it is and who made it; not whom it is about: the study has its UID."""
     yield Node("Object", f"{text(header, 'Modality')} {text(header, 'SOPInstanceUID')}")
@@ -105,9 +112,6 @@ def _about(header: Dataset) -> Iterator[Node]:
     for item in items(header, "ContributingEquipmentSequence")[:8]:
         parts = (text(item, k) for k in ("Manufacturer", "ManufacturerModelName", "SoftwareVersions"))
         yield Node("Contributed by", " ".join(filter(None, parts)))
-    if text(header, "CompletionFlag"):
-        flags = (text(header, k) for k in ("CompletionFlag", "VerificationFlag", "PreliminaryFlag"))
-        yield Node("State", ", ".join(filter(None, flags)).lower())
 
 
 def _segments(header: Dataset) -> Iterator[Node]:
@@ -123,12 +127,13 @@ def _over_images(
 ) -> tuple[list[NDArray[np.uint8]], list[Node]]:
     found = read_segmentation(path, sources)
     heading = (text(header, "SeriesDescription")[:64] or "Segmentation", text(header, "ContentDescription")[:64])
-    nodes = [Node("Drawn", f"{len(found.views)} images, the one with the largest area first")]
+    count = len(found.views)
+    nodes = [Node("Drawn", "1 image" if count == 1 else f"{count} images, the one with the largest area first")]
     if found.left_out:
         nodes.append(Node("Not drawn", f"{found.left_out} more images have marks"))
     if found.missing:
         nodes.append(Node("Not drawn", f"{found.missing} images that it refers to are not here"))
-    return list(pages(found.group, found.views, heading)), nodes
+    return list(pages(found.group, found.views, heading, SINGLE if count == 1 else STACKED)), nodes
 
 
 def _captured(path: Path) -> Iterator[NDArray[np.uint8]]:

@@ -99,12 +99,15 @@ def _row(item: Item) -> Node:
 
 
 def _with_place(name: str, item: Item) -> str:
-    """`Area, right lung`; a side stands below the site or by itself."""
+    """`Area, right lung`, or `Right lung` where the name is the site; a side stands below the site or by itself."""
     places = []
     for site in item.find(*SITE):
         side = site.first(*LATERALITY)
         places.append(" ".join(filter(None, (side.lower(), site.said.lower()))))
     if not places and (side := item.first(*LATERALITY)):
         places.append(side.lower())
+    if name and (itself := next((place for place in places if place.endswith(name.lower())), "")):
+        places.remove(itself)
+        name = itself[:1].upper() + itself[1:]
     named = [place for place in places if place != name.lower()]
     return ", ".join(filter(None, (name, *named)))

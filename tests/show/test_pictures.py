@@ -14,7 +14,7 @@ from pydicom.dataset import Dataset
 
 from pacsnode.encode.build import encode
 from pacsnode.encode.drawing import BANNER_HEIGHT
-from pacsnode.encode.overlay import STACKED
+from pacsnode.encode.overlay import SINGLE
 from pacsnode.errors import Permanent
 from pacsnode.findings import Findings
 from pacsnode.show.objects import PDF, show
@@ -176,7 +176,7 @@ def test_the_picture_of_a_segmentation_has_legend_and_banner(tmp_path: Path) -> 
     (result,) = encode(Findings(CHEST, (chest_group(),)), request(tmp_path, CR, results=("seg",)))
     shown = show(result.path, by_uid([CR]), tmp_path)
     page = np.asarray(Image.open(tmp_path / shown.pictures[0]))
-    width = page.shape[1] - STACKED.panel_width
+    width = page.shape[1] - SINGLE.panel_width
     for color in ((70, 160, 255), (255, 90, 80)):
         marks = np.abs(page[:-BANNER_HEIGHT, :width].astype(int) - color).max(axis=2) <= 2
         assert marks.any()

@@ -61,7 +61,7 @@ def test_our_report_is_read_by_finding(tmp_path: Path) -> None:
         "    Cardiomegaly: Undetermined, probability 12.35 %",
         "      Sensitivity not measured.",
         "    Note: Pixel spacing is not known: no lengths in millimetres.",
-        "  Lung, right lung",
+        "  Right lung",
         "  Heart",
         "    Area, heart: 12345.7 mm2",
         "    Algorithm: chest-xray 0.1.0",
@@ -116,7 +116,8 @@ def test_a_page_loads_nothing() -> None:
 def test_lines_of_a_text_stand_below_each_other(tmp_path: Path) -> None:
     path = document(tmp_path / "a.dcm", content("TEXT", "Finding", TextValue="one\r\ntwo\rthree\nfour"))
     lines, page = shown_in(tmp_path / "page", path)
-    assert lines[-4:] == ["  Finding: one", "    two", "    three", "    four"]
+    start = lines.index("  Finding: one")
+    assert lines[start + 1 : start + 4] == ["    two", "    three", "    four"]
     assert "one\ntwo\nthree\nfour" in page.text
 
 
@@ -146,7 +147,7 @@ def test_a_long_or_deep_tree_is_cut(tmp_path: Path) -> None:
 @pytest.mark.parametrize("depth", [5, 12])
 def test_a_nested_document_is_shown_as_deep_as_it_is(tmp_path: Path, depth: int) -> None:
     lines, _ = shown_in(tmp_path / "page", nested(tmp_path / "a.dcm", depth))
-    assert lines[-1] == f"{'  ' * (depth + 1)}innermost: bottom"
+    assert f"{'  ' * (depth + 1)}innermost: bottom" in lines
 
 
 @pytest.mark.parametrize("depth", [17, 60])
@@ -181,7 +182,7 @@ def test_a_korean_report_in_its_old_character_set_is_read(tmp_path: Path) -> Non
     dataset.SpecificCharacterSet = ["", "ISO 2022 IR 149"]
     dataset.save_as(path)
     lines, _ = shown_in(tmp_path / "page", path)
-    assert lines[-1] == "  판독: 폐 결절"
+    assert "  판독: 폐 결절" in lines
 
 
 def test_an_image_is_no_result(tmp_path: Path) -> None:
