@@ -189,7 +189,16 @@ def main() -> None:
         write_objects(asked.folder, asked.case.results, failure(request["reason"], said_by, asked))
         return {}
 
-    operations = {"warm": warm, "infer": infer, "infer_many": infer_many, "encode": encode}
+    def show(request: Message) -> Message:
+        """A result made visible: for a command, not for the node."""
+        from pacsnode.show.objects import show as made_visible
+
+        sources = {uid: Path(p) for uid, p in request["sources"].items()}
+        return vars(
+            made_visible(Path(request["path"]), sources, Path(request["folder"]), whole_tree=request["whole_tree"])
+        )
+
+    operations = {"warm": warm, "infer": infer, "infer_many": infer_many, "encode": encode, "show": show}
     compute.serve({**operations, "reject": reject, "fail": fail}, models.make_room, _give_back)
 
 

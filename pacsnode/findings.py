@@ -21,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pacsnode.dicom.codes import Concept
+from pacsnode.pictured import Pictures
 
 RECORD = "findings.json"
 """Written last: its presence means that the record is whole."""
@@ -147,7 +148,9 @@ class Group:
     `overlaid`: more label maps of the same shape, where segments overlap: what of a segment has no room in the first.
     `probabilities`: (segments, frames, rows, columns) uint8, 255 is certain, of `segments` in their order; None where
     the service keeps none.
-    `picture`: (rows, columns) uint8, window applied, bright is dense (MONOCHROME2); only for drawing.
+    `picture`: of a single image, (rows, columns) uint8, window applied, bright is dense (MONOCHROME2), or (rows,
+    columns, 3) RGB; only for drawing, as `pictures` of a volume or clip. `spacing_mm`: between rows, between columns,
+    in the patient; None where none is known to be true.
     `notes`: sentences that a reader must know (limits, missing calibration).
     """
 
@@ -163,6 +166,8 @@ class Group:
     regions: tuple[Region, ...] = ()
     overlaid: tuple[NDArray[np.uint8], ...] = ()
     probabilities: NDArray[np.uint8] | None = None
+    pictures: Pictures | None = None
+    spacing_mm: tuple[float, float] | None = None
 
     @property
     def maps(self) -> tuple[NDArray[np.uint8], ...]:
@@ -186,6 +191,14 @@ class Group:
     def mask(self, *values: int) -> NDArray[np.bool_]:
         """(frames, rows, columns): where any of the segments with these values is."""
         return united(self.maps, values)
+
+    def plane_of(self, region: Region) -> int:
+        """The plane, from 0, that a region of this group lies in. Raises ValueError where it lies in none."""
+        if len(self.source) > 1:
+            return self.source.index(region.image)
+        if region.frame is None:
+            return 0
+        return self.frames.index(region.frame) if self.frames else region.frame - 1
 
 
 def united(maps: Sequence[NDArray[np.uint8]], values: Sequence[int]) -> NDArray[np.bool_]:
@@ -276,6 +289,7 @@ def save(findings: Findings, folder: Path) -> None:
             "frames": group.frames,
             "regions": [asdict(r) for r in group.regions],
             "overlaid": len(group.overlaid),
+            "spacing_mm": group.spacing_mm,
         }
         if group.label_map is not None:
             arrays[f"{number}.label_map"] = group.label_map
@@ -285,6 +299,9 @@ def save(findings: Findings, folder: Path) -> None:
             arrays[f"{number}.probabilities"] = group.probabilities
         if group.picture is not None:
             arrays[f"{number}.picture"] = group.picture
+        if group.pictures is not None:
+            arrays[f"{number}.pictures"] = group.pictures.pixels
+            plain["pictures"] = group.pictures.plain
         if group.trace is not None:
             arrays[f"{number}.millivolts"] = group.trace.millivolts
             plain["trace"] = {
@@ -313,7 +330,7 @@ def load(folder: Path, *, with_arrays: bool = True) -> Findings:
 
 
 def _group(number: int, plain: dict[str, Any], arrays: Any) -> Group:
-    trace = plain.get("trace")
+    trace, pictures = plain.get("trace"), arrays.get(f"{number}.pictures")
     return Group(
         source=tuple(plain["source"]),
         measurements=tuple(map(_measurement, plain["measurements"])),
@@ -338,6 +355,8 @@ def _group(number: int, plain: dict[str, Any], arrays: Any) -> Group:
             arrays[name] for n in range(plain.get("overlaid", 0)) if (name := f"{number}.overlaid.{n}") in arrays
         ),
         probabilities=arrays.get(f"{number}.probabilities"),
+        pictures=None if pictures is None else Pictures.of(plain["pictures"], pictures),
+        spacing_mm=tuple(plain["spacing_mm"]) if plain.get("spacing_mm") else None,
     )
 
 

@@ -51,7 +51,8 @@ def _write(source: Path, target: Path, kind: str) -> list[Path]:
         return [target, text]
     if kind == "sc":
         picture = target.with_suffix(".png")
-        Image.fromarray(pydicom.dcmread(target).pixel_array).save(picture)
+        pixels = pydicom.dcmread(target).pixel_array
+        Image.fromarray(pixels[0] if pixels.ndim == 4 else pixels).save(picture)  # the first of several is the key one
         return [target, picture]
     return [target]
 

@@ -27,6 +27,7 @@ LAYERS = (
     ("agreement",),  # statistics of pairs
     ("yamlfile",),
     ("durations",),
+    ("pictured",),  # planes for drawing, part of findings
     ("audit", "handover", "findings", "readings", "operands", "conditions", "operators", "peers", "watched"),
     ("dimse",),
     ("archive", "engine"),
@@ -37,6 +38,7 @@ LAYERS = (
         "retaining",
         "rejecting",
     ),  # which bundles may run; who gets what; what may go, what counts no more
+    ("show",),  # results of anyone, made visible
     ("wrap",),  # files of devices that do not speak DICOM, made into objects by a command
     (
         "workflow",

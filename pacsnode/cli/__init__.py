@@ -6,7 +6,7 @@ import sys
 
 import typer
 
-from pacsnode.cli import callers, looking, models, rejecting, retention, rules, running, sending, wrapping
+from pacsnode.cli import callers, looking, models, rejecting, results, retention, rules, running, sending, wrapping
 from pacsnode.errors import PacsnodeError
 
 app = typer.Typer(
@@ -22,6 +22,7 @@ models.register(app)
 rules.register(app)
 sending.register(app)
 rejecting.register(looking.register(app))
+results.register(app)
 callers.register(app)
 retention.register(app)
 wrapping.register(app)

@@ -6,7 +6,6 @@ pixels of a result carry no identity.
 
 from __future__ import annotations
 
-import unicodedata
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -14,6 +13,7 @@ from functools import lru_cache
 from PIL import Image, ImageDraw, ImageFont
 
 from pacsnode.dicom.codes import Concept
+from pacsnode.encode.fonts import font_path, shown
 from pacsnode.findings import Algorithm, Evaluation, Group, Measurement
 
 RGB = tuple[int, int, int]
@@ -24,7 +24,6 @@ AMBER: RGB = (255, 191, 0)
 BLACK: RGB = (0, 0, 0)
 
 _UNITS = {"1": "", "{ratio}": ""}
-_IN_ASCII = str.maketrans({"–": "-", "—": "-", "≥": ">=", "≤": "<=", "“": '"', "”": '"', "’": "'", "°": " deg"})
 
 
 @dataclass(frozen=True)
@@ -39,23 +38,16 @@ class Line:
 
 
 @lru_cache(16)
-def font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
-    """The font inside Pillow, so that every machine draws the same; it lacks most of what is not ASCII (as ²)."""
-    return ImageFont.load_default(size)
-
-
-def printable(text: str) -> str:
-    """`text` in what the font can draw."""
-    plain = unicodedata.normalize("NFKD", text.translate(_IN_ASCII))
-    letters = "".join(c for c in plain if not unicodedata.combining(c))
-    return " ".join(letters.encode("ascii", "replace").decode("ascii").split())
+def font(size: int) -> ImageFont.FreeTypeFont:
+    """The project's own font, so that every machine draws the same; it has Hangul."""
+    return ImageFont.truetype(font_path(), size)
 
 
 def wrapped(text: str, size: int, width: int) -> list[str]:
     """`text` in lines of at most `width` pixels, broken at spaces; a longer word is broken anywhere."""
     lines: list[str] = []
     current = ""
-    for word in printable(text).split(" "):
+    for word in shown(text).split(" "):
         longer = f"{current} {word}".strip()
         if font(size).getlength(longer) <= width:
             current = longer
@@ -68,6 +60,14 @@ def wrapped(text: str, size: int, width: int) -> list[str]:
             word = word[fits:]
         current = word
     return [*lines, current] if current else lines
+
+
+def clipped(text: str, size: int, width: int) -> str:
+    """`text` on one line of at most `width` pixels, its end cut off."""
+    lines = wrapped(text, size, width)
+    if len(lines) <= 1:
+        return lines[0] if lines else ""
+    return wrapped(lines[0], size, max(1, width - round(font(size).getlength("…"))))[0] + "…"
 
 
 def measurement_text(measurement: Measurement) -> str:

@@ -23,8 +23,8 @@ from pacsnode.encode.drawing import (
     font,
     measurement_text,
     panel,
-    printable,
 )
+from pacsnode.encode.fonts import shown
 from pacsnode.findings import Algorithm, Group, Trace
 
 _PX_PER_MM = 6
@@ -70,7 +70,7 @@ def ecg_page(group: Group, trace: Trace, algorithm: Algorithm) -> NDArray[np.uin
     _draw_traces(grid, trace, strips)
     for strip in strips:
         top = _TOP + strip.lane * _LANE + 6
-        draw.text((strip.left + 6, top), printable(trace.leads[strip.lead]), font=font(22), fill=_INK)
+        draw.text((strip.left + 6, top), shown(trace.leads[strip.lead]), font=font(22), fill=_INK)
         if strip.left > _LEFT:
             middle = _middle(strip.lane)
             draw.line((strip.left, middle - 24, strip.left, middle + 24), fill=_INK, width=2)

@@ -177,6 +177,15 @@ def classified(
     return tuple(found)
 
 
+def most_probable(
+    pipeline: PipelineFile, probabilities: Sequence[tuple[float, ...]], numbers: Sequence[int]
+) -> tuple[int, ...]:
+    """Of the frames `numbers`: those where a finding of the classifying network is most probable."""
+    told = [c.index for c in pipeline.classification.classes if c.name is not None] if pipeline.classification else []
+    best = (max(range(len(probabilities)), key=lambda n: probabilities[n][index]) for index in told)
+    return tuple(dict.fromkeys(numbers[n] for n in best))
+
+
 def said(pipeline: PipelineFile, findings: Mapping[str, Mapping[str, Any]]) -> tuple[Evaluation, ...]:
     """Findings that a workflow tells."""
     return tuple(_said(pipeline, spec, findings[spec.key]) for spec in pipeline.evaluations if spec.key in findings)

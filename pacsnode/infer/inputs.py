@@ -21,9 +21,6 @@ from pacsnode.infer.pipeline import SeriesRole
 from pacsnode.infer.pixels import Image, read_image
 from pacsnode.infer.volume import Volume, read_volume
 
-LUMINANCE = np.array([0.299, 0.587, 0.114], dtype=np.float32)
-"""Of red, green and blue (ITU-R BT.601), for drawing."""
-
 
 @dataclass(frozen=True)
 class Still:
@@ -36,9 +33,9 @@ class Still:
     grey: Image | None
 
     def picture(self, *, is_negative: bool = False) -> NDArray[np.uint8]:
-        """(rows, columns) for drawing, also of a coloured image."""
+        """For drawing, 0 to 255: (rows, columns), or (rows, columns, 3) of a coloured image."""
         if self.grey is None:
-            return grey_of(self.values)
+            return (self.values + np.float32(0.5)).astype(np.uint8)
         return (self.grey.negative() if is_negative else self.grey).picture
 
 
@@ -62,11 +59,6 @@ def read_still(path: Path, channels: int | None) -> Still:
 def as_rgb(intensity: NDArray[np.float32]) -> NDArray[np.float32]:
     """(…, 3), 0 to 255, of a grey picture, 0 to 1."""
     return np.repeat((intensity * np.float32(255))[..., None], 3, axis=-1)
-
-
-def grey_of(rgb: NDArray[np.float32] | NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """(rows, columns), 0 to 255, of an RGB picture."""
-    return np.asarray((rgb @ LUMINANCE + np.float32(0.5)).astype(np.uint8))
 
 
 def read_roles(roles: Sequence[SeriesRole], files: Sequence[Path], *, resampled: bool) -> dict[str, Volume]:

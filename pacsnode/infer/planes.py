@@ -18,6 +18,7 @@ from pydicom.dataset import Dataset
 
 from pacsnode.errors import Permanent
 from pacsnode.infer.headers import items, numbers, positive_pair, value, whole
+from pacsnode.infer.looks import NO_LOOK, Look, read_look
 from pacsnode.infer.marks import MARKS, Mark
 
 RIGHT_ANGLE_TOLERANCE = 0.01
@@ -27,6 +28,8 @@ MACROS: Mapping[str, tuple[str, ...]] = {
     "PixelSpacing": ("PixelMeasuresSequence",),
     "RescaleSlope": ("PixelValueTransformationSequence",),
     "RescaleIntercept": ("PixelValueTransformationSequence",),
+    "WindowCenter": ("FrameVOILUTSequence",),
+    "WindowWidth": ("FrameVOILUTSequence",),
     "DiffusionBValue": ("MRDiffusionSequence",),
     "DiffusionGradientOrientation": ("MRDiffusionSequence", "DiffusionGradientDirectionSequence"),
     "EffectiveEchoTime": ("MREchoSequence",),
@@ -50,8 +53,8 @@ class Plane:
     """The geometry of one image or frame. `across`, `down`: unit vectors (LPS) along its rows and down its columns.
 
     `frame`: its number from 1 in a multi-frame object, 0 for a single image. `spacing_mm`: between rows, columns.
-    `rescale`: slope and intercept; None where they are unreadable. `marks`: by name, as text or numbers. `header`: of
-    its file, without pixels.
+    `rescale`: slope and intercept; None where they are unreadable. `marks`: by name, as text or numbers. `look`: how
+    people look at it. `header`: of its file, without pixels.
     """
 
     path: Path
@@ -66,6 +69,7 @@ class Plane:
     frame_of_reference: str
     rescale: tuple[float, float] | None = (1.0, 0.0)
     marks: Mapping[str, Mark] = field(default_factory=dict)
+    look: Look = NO_LOOK
 
     @property
     def normal(self) -> NDArray[np.float64]:
@@ -123,6 +127,7 @@ def _plane(path: Path, header: Dataset, frame: int, find: Finder) -> Plane:
         frame_of_reference=str(value(header, "FrameOfReferenceUID") or ""),
         rescale=_rescale(find),
         marks={mark.name: mark.read(find) for mark in MARKS},
+        look=read_look(find),
     )
 
 

@@ -16,12 +16,12 @@ from numpy.typing import NDArray
 
 from pacsnode.errors import Permanent
 from pacsnode.findings import Algorithm, Findings, Group, Trace
-from pacsnode.infer import groups, needs
+from pacsnode.infer import groups, needs, shown
 from pacsnode.infer.bundle import Answer, Bundle, NetworkBundle, WorkflowBundle
 from pacsnode.infer.catalogue import Service
 from pacsnode.infer.frames import Clip, evenly_spaced, read_clip, read_frames
 from pacsnode.infer.groups import Scale
-from pacsnode.infer.inputs import Still, as_rgb, grey_of, read_roles, read_still
+from pacsnode.infer.inputs import Still, as_rgb, read_roles, read_still
 from pacsnode.infer.volume import Volume, read_volume
 from pacsnode.infer.waveform import read_waveform
 
@@ -80,10 +80,11 @@ def _groups(service: Service, bundle: Bundle, files: Sequence[Path]) -> Iterator
     if form == "volume":
         volume = read_volume(files)
         needs.refuse_volume(service.pipeline.needs, volume)
-        yield _of_volumes(service, bundle, {"image": volume})
+        yield shown.of_volume(_of_volumes(service, bundle, {"image": volume}), volume)
     elif form == "series":
         resampled = bundle.reading[1] if isinstance(bundle, NetworkBundle) else True
-        yield _of_volumes(service, bundle, read_roles(service.pipeline.series, files, resampled=resampled))
+        volumes = read_roles(service.pipeline.series, files, resampled=resampled)
+        yield shown.of_volume(_of_volumes(service, bundle, volumes), next(iter(volumes.values())))
     elif form == "multi-frame":
         yield from (_of_clip(service, bundle, path) for path in files)
     elif form == "waveform" and not is_network:
@@ -160,6 +161,7 @@ def _of_picture(service: Service, still: Still, answer: Answer) -> Group:
         segments=groups.segments(pipeline),
         notes=(*still.notes, READ_AS_NEGATIVE) if answer.is_negative else still.notes,
         picture=still.picture(is_negative=answer.is_negative),
+        spacing_mm=still.spacing_mm,
         probabilities=None if answer.probability_maps is None else answer.probability_maps[:, None],
         **groups.laid(maps),
     )
@@ -171,7 +173,8 @@ def _of_still(service: Service, bundle: Bundle, still: Still) -> Group:
     pixels = {"intensity": still.values} if still.grey else {"rgb": still.values.astype(np.uint8)}
     outputs = bundle.run(pixels | {"spacing_mm": still.spacing_mm})
     source, shape = (still.sop_instance_uid,), (1, *still.values.shape[:2])
-    return _told(service, outputs, source, Scale(still.spacing_mm), shape, still.notes, picture=still.picture())
+    beside = {"picture": still.picture(), "spacing_mm": still.spacing_mm}
+    return _told(service, outputs, source, Scale(still.spacing_mm), shape, still.notes, **beside)
 
 
 # --- clips
@@ -192,11 +195,9 @@ def _of_clip(service: Service, bundle: Bundle, path: Path) -> Group:
     if pipeline.segments:
         layers.need(1)
     probabilities: list[tuple[float, ...]] = []
-    middle = None
     for start in range(0, len(numbers), pipeline.limits.batch):
         wanted = numbers[start : start + pipeline.limits.batch]
         pixels = read_frames(path, wanted).pixels
-        middle = _drawn(pixels[0]) if middle is None or start <= len(numbers) // 2 else middle
         for number, answer in zip(wanted, bundle.pictures(_for_network(bundle, pixels)), strict=True):
             if isinstance(answer, Permanent):
                 raise Permanent(f"frame {number}: {answer}")
@@ -205,15 +206,15 @@ def _of_clip(service: Service, bundle: Bundle, path: Path) -> Group:
     maps = layers.maps
     if maps:
         groups.refuse_empty(pipeline, maps)
-    return Group(
+    group = Group(
         source=(clip.sop_instance_uid,),
         measurements=groups.measurements(pipeline, maps, Scale(clip.spacing_mm, None, _all(clip)), {}),
         evaluations=groups.classified(pipeline, probabilities, numbers),
         segments=groups.segments(pipeline),
         notes=notes,
-        picture=middle,
         **groups.laid(maps),
     )
+    return shown.of_clip(group, path, groups.most_probable(pipeline, probabilities, numbers))
 
 
 def _clip_by_workflow(
@@ -224,16 +225,11 @@ def _clip_by_workflow(
     asked = {"frames": frames.pixels, "numbers": list(numbers), "times_s": times_s, "spacing_mm": clip.spacing_mm}
     shape = (clip.frames, clip.rows, clip.columns)
     scale = Scale(clip.spacing_mm, None, _all(clip))
-    picture = _drawn(frames.pixels[len(numbers) // 2])
-    return _told(service, bundle.run(asked), (clip.sop_instance_uid,), scale, shape, notes, picture=picture)
+    return shown.of_clip(_told(service, bundle.run(asked), (clip.sop_instance_uid,), scale, shape, notes), path)
 
 
 def _all(clip: Clip) -> tuple[int, ...]:
     return tuple(range(1, clip.frames + 1))
-
-
-def _drawn(frame: NDArray[Any]) -> NDArray[np.uint8]:
-    return grey_of(frame) if frame.ndim == 3 else np.asarray((frame * 255 + 0.5).astype(np.uint8))
 
 
 def _for_network(bundle: NetworkBundle, pixels: NDArray[Any]) -> list[NDArray[np.float32]]:
@@ -248,7 +244,6 @@ def _for_network(bundle: NetworkBundle, pixels: NDArray[Any]) -> list[NDArray[np
 
 
 def _of_volumes(service: Service, bundle: Bundle, volumes: Mapping[str, Volume]) -> Group:
-    """No picture: a volume has no single plane that stands for it; viewers show the segmentation on the series."""
     pipeline = service.pipeline
     first = next(iter(volumes.values()))
     scale = Scale(voxel_mm3=first.voxel_mm3)

@@ -18,6 +18,7 @@ from pacsnode.errors import Permanent
 from pacsnode.infer.decoding import read_layout, stored_frames
 from pacsnode.infer.grid import Grid, grid
 from pacsnode.infer.headers import items, read_dataset, value, whole
+from pacsnode.infer.looks import Look
 from pacsnode.infer.pixels import through_modality_lut
 from pacsnode.infer.planes import Plane, is_multi_frame, plane_of, planes_of
 from pacsnode.infer.splitting import Stack, choice_note, largest_part, places, split, usable
@@ -32,7 +33,7 @@ class Volume:
     `source`: SOP Instance UIDs in the order of the slices; one of an enhanced object, and then `frames` has the number
     (from 1) of the frame of each slice. `spacing_mm`: between slices (along the normal), rows, columns.
     `affine`: (4, 4) float64, from the voxel (column, row, slice), 0-based, to the patient's RAS in mm; sheared where
-    the gantry was tilted.
+    the gantry was tilted. `looks`: how people look at each slice.
     """
 
     source: tuple[str, ...]
@@ -41,6 +42,7 @@ class Volume:
     affine: NDArray[np.float64]
     notes: tuple[str, ...] = ()
     frames: tuple[int, ...] = ()
+    looks: tuple[Look, ...] = ()
 
     @property
     def voxel_mm3(self) -> float:
@@ -194,6 +196,7 @@ def _read(found: Grid, notes: tuple[str, ...]) -> Volume:
         affine=found.affine,
         notes=notes,
         frames=tuple(p.frame for p in found.planes) if is_enhanced else (),
+        looks=tuple(p.look for p in found.planes),
     )
 
 

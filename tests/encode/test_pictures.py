@@ -10,7 +10,7 @@ import pytest
 from numpy.typing import NDArray
 
 from pacsnode.encode.build import encode
-from pacsnode.encode.drawing import AMBER, Line, font, panel, printable, wrapped
+from pacsnode.encode.drawing import AMBER, Line, clipped, font, panel, wrapped
 from pacsnode.encode.ecg_page import ecg_page
 from pacsnode.encode.overlay import image_page
 from pacsnode.findings import Evaluation, Findings, Presence, Trace
@@ -86,9 +86,17 @@ def test_text_is_wrapped_inside_its_panel_and_cut_with_a_hint() -> None:
     assert has_color(page, AMBER)
 
 
-def test_letters_that_the_font_lacks_are_spelt_in_ascii() -> None:
-    assert printable("Área ≥ 3 mm² – 흉부").startswith("Area >= 3 mm2 - ")
-    assert printable("홍길동").isascii()
+def test_hangul_is_drawn_in_its_own_letters() -> None:
+    assert font(18).getmask("흉부").getbbox() is not None
+    assert wrapped("흉부 용종", 18, 400) == ["흉부 용종"]
+    drawn = [np.asarray(panel([Line(text)], 200, (0, 0, 0), most_height=100)) for text in ("용종", "폐암", "□□")]
+    assert all((one != other).any() for one, other in ((drawn[0], drawn[1]), (drawn[0], drawn[2])))
+
+
+def test_a_caption_is_cut_with_an_ellipsis() -> None:
+    cut = clipped("Image 12: " + "용종 " * 80, 17, 300)
+    assert cut.endswith("…") and font(17).getlength(cut) <= 300
+    assert (clipped("Image 12", 17, 300), clipped("", 17, 300)) == ("Image 12", "")
 
 
 def test_many_findings_do_not_make_the_page_endless() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -78,6 +79,21 @@ def test_a_chest_radiograph_sent_by_dcmtk_comes_back_as_sr_seg_and_picture(world
     life = world.node.life(sent.StudyInstanceUID)
     assert [c["state"] for c in life["cases"]] == ["done"]
     assert {d["state"] for d in life["cases"][0]["deliveries"]} == {"sent"}
+
+
+def test_the_results_of_a_study_can_be_looked_at(world: World) -> None:
+    study = variant(radiograph(), world.folder / "in" / "cr.dcm", "cr").StudyInstanceUID
+    world.node.send([world.folder / "in" / "cr.dcm"])
+    results = {str(o.Modality) if "Modality" in o else "SC": o for o in world.results(study, 3)}
+    rows = json.loads(world.node.run("results", "list", "--study", study, "--json").stdout)
+    assert sorted(row["sop_instance_uid"] for row in rows) == sorted(o.SOPInstanceUID for o in results.values())
+    listed = world.node.run("results", "show", rows[0]["case"]).stdout.splitlines()
+    assert listed == world.node.run("results", "show", study).stdout.splitlines() and len(listed) == 3
+    shown = world.node.run("results", "show", results["SR"].SOPInstanceUID).stdout
+    assert "Cardiothoracic ratio: " in shown and "  Right lung\n" in shown
+    picture = world.folder / "outlines.png"
+    shown = world.node.run("results", "show", results["SEG"].SOPInstanceUID, "--png", str(picture)).stdout
+    assert "Drawn: 1 image" in shown and picture.read_bytes().startswith(b"\x89PNG")
 
 
 def test_the_right_lung_is_marked_on_the_left_of_the_picture_and_no_area_is_in_millimetres(world: World) -> None:
