@@ -192,6 +192,10 @@ class Group:
         """(frames, rows, columns): where any of the segments with these values is."""
         return united(self.maps, values)
 
+    def on_plane(self, plane: int, *values: int) -> NDArray[np.bool_]:
+        """(rows, columns): as `mask`, of one plane."""
+        return united([label_map[plane] for label_map in self.maps], values)
+
     def plane_of(self, region: Region) -> int:
         """The plane, from 0, that a region of this group lies in. Raises ValueError where it lies in none."""
         if len(self.source) > 1:

@@ -98,7 +98,8 @@ def place_of(group: Group, plane: int) -> Place:
 
 def _largest(group: Group, segment: Segment) -> Place:
     assert group.label_map is not None
-    areas = [int(np.count_nonzero(plane == segment.value)) for plane in group.label_map]
+    planes = range(len(group.label_map))
+    areas = [int(np.count_nonzero(group.on_plane(plane, segment.value))) for plane in planes]
     return place_of(group, int(np.argmax(areas)))
 
 

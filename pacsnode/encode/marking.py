@@ -64,8 +64,7 @@ def marked(group: Group, view: View, size: tuple[int, int]) -> Image.Image:
 
 def labels_of(group: Group, plane: int) -> list[NDArray[np.uint8]]:
     """(rows, columns): the labels of a plane."""
-    maps = () if group.label_map is None else (group.label_map,)
-    return [one[plane] for one in maps if plane < len(one)]
+    return [one[plane] for one in group.maps if plane < len(one)]
 
 
 def regions_in(group: Group, plane: int) -> list[tuple[int, Region]]:

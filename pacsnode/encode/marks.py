@@ -77,8 +77,7 @@ def plan(group: Group, sizes: Mapping[str, tuple[int, int]]) -> Plan:
     left, borders_left = MOST_POINTS, MOST_BORDERS
     planes, is_whole = _planes(group)
     for number, segment in itertools.product(planes, present_segments(group)):
-        assert group.label_map is not None
-        top_left, mask = _cut_out(group.label_map[number] == segment.value)
+        top_left, mask = _cut_out(group.on_plane(number, segment.value))
         to_trace = borders(mask)
         if to_trace > min(_RAGGED, borders_left):
             is_whole = False
@@ -103,8 +102,10 @@ def _planes(group: Group) -> tuple[list[int], bool]:
         return [], True
     findings = [segment.value for segment in present_segments(group) if is_finding(segment)]
     ranked = []
-    for number, plane in enumerate(group.label_map):
-        counts = np.bincount(plane.ravel(), minlength=256)
+    for number in range(len(group.label_map)):
+        counts = np.zeros(256, dtype=np.int64)
+        for label_map in group.maps:
+            counts += np.bincount(label_map[number].ravel(), minlength=256)
         if counts[1:].any():
             ranked.append((-int(counts[findings].sum()), -int(counts[1:].sum()), number))
     chosen = sorted(ranked)[:MOST_IMAGES]
