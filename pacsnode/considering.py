@@ -233,13 +233,13 @@ class Considering:
         self._cases.open(pending, case, because)
 
     def _superseded(self, candidate: Candidate) -> str:
-        """The newest case of the same service whose instances are all, and not all, of this one's.
+        """The newest case of the same service whose instances are all of this one's: fewer, or read by another version.
 
         A live one follows no one in shadow: nobody has its report.
         """
         for record in reversed(self._cases.of_study(candidate.study_instance_uid)):
             is_alike = record.case.service == candidate.service and record.shadow == candidate.shadow
-            if is_alike and record.state != "withdrawn" and set(record.case.instances) < set(candidate.instances):
+            if is_alike and record.state != "withdrawn" and set(record.case.instances) <= set(candidate.instances):
                 return record.case.key
         return ""
 

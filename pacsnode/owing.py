@@ -130,11 +130,15 @@ class Owing:
 
 
 def _for_peer(results: Sequence[ResultRecord], peer: Peer | None) -> list[ResultRecord]:
-    """Of each kind what the peer accepts, in the form that it wants; as shipped where that was never made."""
+    """What the peer accepts, in the form that it wants."""
+    wanted = in_form(results, SHIPPED if peer is None else peer.wants.form)
+    return [one for one in wanted if peer is None or one.kind in peer.accepts]
+
+
+def in_form(results: Sequence[ResultRecord], form: Form) -> list[ResultRecord]:
+    """Of each case and kind the objects of this form; as shipped where none of it were made."""
     chosen = []
-    for kind in dict.fromkeys(result.kind for result in results):
-        form = "" if peer is None else peer.wants.form.tag(kind)
-        of_kind = [result for result in results if result.kind == kind]
-        in_form = [r for r in of_kind if r.form == form] or [r for r in of_kind if not r.form]
-        chosen += in_form if peer is None or kind in peer.accepts else []
+    for case, kind in dict.fromkeys((one.case_key, one.kind) for one in results):
+        alike = [one for one in results if (one.case_key, one.kind) == (case, kind)]
+        chosen += [one for one in alike if one.form == form.tag(kind)] or [one for one in alike if not one.form]
     return chosen

@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from pacsnode.archive import notes
-from pacsnode.archive.case_rows import CaseRecord, ResultRecord
+from pacsnode.archive.case_rows import CaseRecord, ResultRecord, is_replaced_by
 from pacsnode.archive.cases import Cases
 from pacsnode.archive.notes import Note
 from pacsnode.archive.rejections import Rejections
@@ -79,7 +79,7 @@ def results_told(settings: Settings, cases: Cases, record: CaseRecord, records: 
 
 def _replaced(record: CaseRecord, records: Sequence[CaseRecord]) -> CaseRecord | None:
     """The case that has a result in place of this one's; one that was withdrawn replaces nothing."""
-    return next((r for r in records if r.case.supersedes == record.case.key and r.state == "done"), None)
+    return next((r for r in records if is_replaced_by(record, r, records)), None)
 
 
 def _of_case(record: CaseRecord, results: Sequence[ResultRecord], replaced: CaseRecord | None) -> str:

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from pacsnode.archive import notes
-from pacsnode.archive.case_rows import CaseRecord, ResultRecord
+from pacsnode.archive.case_rows import CaseRecord, ResultRecord, is_replaced_by
 from pacsnode.archive.index import Index
 from pacsnode.archive.notes import Note
 from pacsnode.deliver.outbox import Debt, owe, withdraw
@@ -168,8 +168,8 @@ class Telling:
         if record is None or record.state != "parked" or record.shadow:
             return ()
         of_study = self._cases.of_study(record.case.study_instance_uid)
-        if any(one.case.supersedes == record.case.key and one.state == "done" for one in of_study):
-            return ()  # there is a result, of this image and more
+        if any(is_replaced_by(record, one, of_study) for one in of_study):
+            return ()  # there is a result, of these images and more
         return tuple(kind for kind in OF_FAILURE if kind in record.case.results)
 
     def _is_private(self, note: Note, record: CaseRecord) -> bool:

@@ -20,7 +20,7 @@ from pathlib import Path
 from pacsnode import findings
 from pacsnode.allowing import Allowing
 from pacsnode.archive import notes, numbers
-from pacsnode.archive.case_rows import CaseRecord, ResultRecord, result_record
+from pacsnode.archive.case_rows import CaseRecord, ResultRecord, replaced_by, result_record
 from pacsnode.archive.cases import Cases
 from pacsnode.archive.index import Index
 from pacsnode.archive.store import Archive
@@ -35,7 +35,7 @@ from pacsnode.infer.compute import Message
 from pacsnode.infer.pipeline import Limits
 from pacsnode.infer.server import NO_SERVER, SERVER_FAILED
 from pacsnode.infer.waiting import Kind, Lines, Turn
-from pacsnode.owing import Owing, Site
+from pacsnode.owing import Owing, Site, in_form
 from pacsnode.readings import Readings, readings_of
 from pacsnode.servers import MOST_TRIES, Servers
 from pacsnode.settings import Settings
@@ -162,9 +162,8 @@ class Workflow:
             self._cases.note_timing(key, {spent: time.monotonic() - begun})
 
     def _encode_form(self, record: CaseRecord, kinds: tuple[ResultKind, ...], form: Form) -> None:
-        before = [r for r in self._cases.results(record.case.supersedes) if r.kind == "sr"]
-        predecessors = [r for r in before if r.form == form.tag("sr")] or [r for r in before if not r.form]
-        predecessors += [r for r in self._failures(record.case) if r.kind == "sr"]
+        before = [r for r in self._before(record) if r.kind == "sr"]
+        predecessors = in_form(before, form)
         self._lines.here.call(
             "encode",
             {
@@ -202,23 +201,26 @@ class Workflow:
             debts = self.owing.debts(now, self._cases.results(key))
             owe(connection, key, now.case.study_instance_uid, now.priority, debts)
             if is_last:
-                self._withdraw_failures(connection, now.case)
+                self._withdraw_failures(connection, now)
 
         self._cases.add_results(key, results, enter, is_last=is_last)
         log.info("results kept", case=key, service=record.case.service, results=len(results), shadow=record.shadow)
 
-    def _failures(self, case: Case) -> list[ResultRecord]:
-        """What said of this case, or of the one that it supersedes, that it was not analysed."""
+    def _before(self, record: CaseRecord) -> list[ResultRecord]:
+        """What a result of this case stands in place of: earlier results, and what said that there are none."""
+        replaced = replaced_by(record, self._cases.of_study(record.case.study_instance_uid))
         with self._cases.reading() as connection:
-            return [
-                one for key in (case.supersedes, case.key) for one in notes.standing_failures(connection, key) if key
-            ]
+            earlier = [one for r in replaced for one in notes.objects(connection, r.case.key)]
+            for one in (*replaced, record):
+                earlier += notes.standing_failures(connection, one.case.key)
+        return earlier
 
-    def _withdraw_failures(self, connection: sqlite3.Connection, case: Case) -> None:
+    def _withdraw_failures(self, connection: sqlite3.Connection, record: CaseRecord) -> None:
         """There is a result now: the report supersedes what said that there is none, and a note hides its page."""
-        title = TITLES["quality"].value, f"analysed after all: case {case.key[:12]}"
-        for key in filter(None, (case.supersedes, case.key)):
-            failures = [one.sop_instance_uid for one in notes.standing_failures(connection, key)]
+        title = TITLES["quality"].value, f"analysed after all: case {record.case.key[:12]}"
+        for one in (*replaced_by(record, self._cases.of_study(record.case.study_instance_uid)), record):
+            key = one.case.key
+            failures = [failure.sop_instance_uid for failure in notes.standing_failures(connection, key)]
             destinations = withdraw(connection, key, failures, title[1])
             notes.add_rejection(connection, key, title, failures, destinations)
 

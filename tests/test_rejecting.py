@@ -17,6 +17,7 @@ import pytest
 from pydicom.dataset import Dataset
 
 from pacsnode import schema
+from pacsnode.archive.asked import AskedCases
 from pacsnode.archive.case_rows import CaseRecord, ResultRecord
 from pacsnode.archive.cases import Cases
 from pacsnode.archive.index import Index
@@ -337,3 +338,21 @@ def test_an_operator_rejects_what_is_here_and_what_was_analysed(world: World) ->
     world.consider()
     assert world.cases.rows("SELECT count(*) FROM reconsider")[0][0] == 0
     assert "no images yet" in world.life()["rules"][0]["reason"]
+
+
+def test_images_of_a_case_that_a_vendors_node_was_asked_for_are_not_sent_to_it_any_more(world: World) -> None:
+    image = world.receive("1.9.1")
+    (record,) = world.cases.of_study(STUDY)
+    asked = AskedCases(world.cases)
+
+    def enter(connection: sqlite3.Connection) -> None:
+        owe(connection, record.case.key, STUDY, 10, [Debt("vendor-ai", record.case.instances)])
+
+    asked.ask(record, "vendor-ai", 60, enter)
+    world.note(image)
+    assert world.states() == ["withdrawn"]
+    assert [(o.destination, o.state) for o in world.outbox.listing()] == [("vendor-ai", "cancelled")]
+    asked.answered(record.case.key)
+    assert (world.states(), asked.rejected(STUDY)) == (["withdrawn"], {"1.9.1"})
+    with world.cases.reading() as connection:
+        assert due(connection) == []

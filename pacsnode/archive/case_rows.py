@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import astuple, dataclass
 from typing import Any
 
@@ -75,6 +75,24 @@ def enter_results(connection: sqlite3.Connection, results: Iterable[ResultRecord
         "form, created_utc_us) VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
         [(*astuple(result), utc_us()) for result in results],
     )
+
+
+def replaced_by(record: CaseRecord, of_study: Sequence[CaseRecord]) -> list[CaseRecord]:
+    """The cases in whose place this one stands, newest first: back to the last that has a report."""
+    by_key = {one.case.key: one for one in of_study}
+    found: list[CaseRecord] = []
+    key = record.case.supersedes
+    while key in by_key and len(found) < len(by_key):
+        found.append(by_key[key])
+        if found[-1].state == "done":
+            break
+        key = found[-1].case.supersedes
+    return found
+
+
+def is_replaced_by(record: CaseRecord, later: CaseRecord, of_study: Sequence[CaseRecord]) -> bool:
+    """Whether a later case has a report in place of this one's."""
+    return later.state == "done" and record.case.key in {r.case.key for r in replaced_by(later, of_study)}
 
 
 def to_json(value: Any) -> str:

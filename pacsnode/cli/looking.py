@@ -234,7 +234,7 @@ def _case_told(case: dict[str, Any]) -> list[str]:
         f"  whole     {case['started']}  {case['whole_because']}",
     ]
     if case["supersedes"]:
-        lines.append(f"  instead   of case {case['supersedes'][:12]}, which had fewer images")
+        lines.append(f"  instead   of case {case['supersedes'][:12]}, which had fewer images or an older model")
     if case["timings_s"]:
         spent = ", ".join(f"{k.removesuffix('_s')} {v:.3f} s" for k, v in case["timings_s"].items())
         lines.append(f"  ran       {spent}")

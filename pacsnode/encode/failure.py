@@ -25,7 +25,7 @@ from pacsnode.handover import EncodeRequest, ResultObject
 COMMENT = Concept("121106", "DCM", "Comment")
 SUMMARY_OF_ANALYSES = Concept("111065", "DCM", "Summary of Analyses")
 FAILED = Concept("111224", "DCM", "Failed")
-NO_FINDING = "This is no finding: nothing was looked for, and nothing is said of the images."
+NO_FINDING = "This is no finding: it says nothing of what the images show."
 LONGEST_REASON = 400
 
 _PAGE_WIDTH, _PAGE_HEIGHT = 800, 600

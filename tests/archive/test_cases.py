@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from pacsnode import schema
-from pacsnode.archive.case_rows import Arrived, Pending, ResultRecord
+from pacsnode.archive.case_rows import Arrived, Pending, ResultRecord, is_replaced_by, replaced_by
 from pacsnode.archive.cases import Cases
 from pacsnode.handover import Candidate, Case, Clause, Completion, Decision, Late, RuleVerdict
 from pacsnode.settings import Settings, load
@@ -317,3 +317,21 @@ def test_stat_finds_a_place_where_routine_waits_and_off_peak_leaves_some(setting
         open_case(cases, f"now{number}", 200 + number, replace(CANDIDATE, priority=1))
     assert [r.case.key for r in cases.take(16)] == ["now0", "now1"]
     cases.close()
+
+
+def test_a_case_stands_in_place_of_those_before_it_back_to_the_last_with_a_report(cases: Cases) -> None:
+    keys = ("first", "second", "third", "fourth")
+    for number, key in enumerate(keys):
+        made = replace(case(key, number), supersedes=keys[number - 1] if number else "")
+        cases.open(Pending(0, CANDIDATE, "rules", CAME, False), made, "quiet")
+        if key == "third":
+            cases.park(key, 1, "no pixels")
+        else:
+            cases.add_results(key, [result(key)], nothing, is_last=True)
+    records = cases.of_study("1.2.3")
+    first, second, third, fourth = records
+    assert [one.case.key for one in replaced_by(fourth, records)] == ["third", "second"]
+    assert is_replaced_by(second, fourth, records)
+    assert is_replaced_by(first, second, records)
+    assert not is_replaced_by(second, third, records)
+    assert replaced_by(first, records) == []
