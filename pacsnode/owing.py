@@ -51,7 +51,7 @@ class Owing:
             if peer is not None and not refusal:
                 refusal = self._refusal(record.case.service, peer)
             accepted = tuple(r.sop_instance_uid for r in wanted if peer is None or r.kind in peer.accepts)
-            debts.append(Debt(destination, accepted, refusal))
+            debts.append(Debt(destination, accepted, refusal, record.case.rules))
         return debts
 
     def owe_again(self, key: str) -> None:
@@ -74,7 +74,7 @@ class Owing:
                 peer = self._site().rules.peers.by_name(name)
                 refusal = peer.obstacle if peer else f"the rules file has no peer for {name}"
                 instances = tuple(uid for uid in forward.instances if sent_by[uid] != name)
-                debts.append(Debt(name, instances, refusal))
+                debts.append(Debt(name, instances, refusal, (forward.rule,)))
             owe(connection, "", study.study_instance_uid, forward.priority, debts)
 
     def forbidden(self, owed: Owed, peer: Peer) -> str:

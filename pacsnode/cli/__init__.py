@@ -6,7 +6,7 @@ import sys
 
 import typer
 
-from pacsnode.cli import callers, looking, models, retention, rules, running, sending, wrapping
+from pacsnode.cli import callers, deliveries, looking, models, retention, rules, running, sending, wrapping
 from pacsnode.errors import PacsnodeError
 
 app = typer.Typer(
@@ -22,6 +22,7 @@ models.register(app)
 rules.register(app)
 sending.register(app)
 looking.register(app)
+deliveries.register(app)
 callers.register(app)
 retention.register(app)
 wrapping.register(app)
