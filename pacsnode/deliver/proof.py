@@ -72,6 +72,7 @@ class Asker:
     confirmations: Confirmations
     stopping: Callable[[], bool]
     gives_way: Callable[[], bool] = lambda: False
+    answer_within_s: float = ANSWER_WITHIN_S
 
 
 def ask(archive: Peer, asker: Asker, instances: Iterator[Asked]) -> Outcome:
@@ -109,7 +110,7 @@ def ask(archive: Peer, asker: Asker, instances: Iterator[Asked]) -> Outcome:
         def is_enough() -> bool:
             return asker.stopping() or asker.gives_way()
 
-        while any(map(kept.is_open, outcome.questions)) and association.hear(take, is_enough):
+        while any(map(kept.is_open, outcome.questions)) and association.hear(take, asker.answer_within_s, is_enough):
             continue
     outcome.unanswered = sum(map(kept.is_open, outcome.questions))
     return outcome
@@ -150,9 +151,9 @@ class _Asking(Association):
                 else:
                     raise ProtocolViolation("the peer answered something that was not asked")
 
-    def hear(self, take: Take, is_enough: Callable[[], bool]) -> bool:
+    def hear(self, take: Take, within_s: float, is_enough: Callable[[], bool]) -> bool:
         """Wait for one report; False when none comes any more on this association, or it is enough."""
-        until_s = time.monotonic() + ANSWER_WITHIN_S
+        until_s = time.monotonic() + within_s
         try:
             while (heard := self._heard()) is None:
                 if is_enough() or time.monotonic() >= until_s:

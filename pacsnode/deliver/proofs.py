@@ -55,7 +55,8 @@ class Proofs:
     def of_question(self, question: str) -> list[Owed]:
         """The rows that were asked about under that Transaction UID."""
         rows = self._outbox.rows(
-            f"SELECT {COLUMNS} FROM outbox INDEXED BY outbox_question WHERE question = ? AND state = 'sent'",  # noqa: S608
+            f"SELECT {COLUMNS} FROM outbox INDEXED BY outbox_question WHERE question != '' "  # noqa: S608
+            "AND question = ? AND state = 'sent'",
             (question,),
         )
         return [owed_of(row) for row in rows]

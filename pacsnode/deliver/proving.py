@@ -18,7 +18,7 @@ from pacsnode.deliver.destinations import Destinations, ProofBy
 from pacsnode.deliver.dimse import Route
 from pacsnode.deliver.outbox import Outbox, Owed
 from pacsnode.deliver.pace import Slots
-from pacsnode.deliver.proof import MOST_IN_ONE, Asker
+from pacsnode.deliver.proof import ANSWER_WITHIN_S, MOST_IN_ONE, Asker
 from pacsnode.deliver.proofs import Proofs
 from pacsnode.deliver.ways import WAYS
 from pacsnode.errors import ConfigError, Permanent, Transient, Unsupported
@@ -55,6 +55,7 @@ class Proving:
     route: Route
     confirmations: Confirmations
     describe: Describe
+    answer_within_s: float = ANSWER_WITHIN_S
 
 
 class Prover:
@@ -156,6 +157,7 @@ class Prover:
             confirmations,
             stopping.is_set,
             gives_way=lambda: self._slots.is_wanted,
+            answer_within_s=self._proving.answer_within_s,
         )
         outcome = proof.ask(peer, asker, (subjects[one.sop_instance_uid].asked for one in rows))
         if peer.proof is None:
