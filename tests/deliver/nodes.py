@@ -1,7 +1,12 @@
-"""For tests of delivery: an outbox with senders on a clock of its own, and the small objects that it sends."""
+"""For tests of delivery: an outbox with senders on a clock of its own, and the small objects that it sends.
+
+Run as a program (`folder`, `port`) it sends what is owed to the peer `pacs` at that port until it is killed.
+"""
 
 from __future__ import annotations
 
+import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager
@@ -190,3 +195,15 @@ def made_node(folder: Path, give_up_s: float = 14 * DAY_S) -> Iterator[Node]:
             yield node
         finally:
             node.stop()
+
+
+def main() -> None:
+    with made_node(Path(sys.argv[1])) as node:
+        node.studies = {path.stem: path.stem.rsplit(".", 1)[0] for path in node.settings.home.glob("*.dcm")}
+        node.peer("pacs", int(sys.argv[2]), sends={"at_once": 2})
+        node.start()
+        threading.Event().wait()
+
+
+if __name__ == "__main__":
+    main()
