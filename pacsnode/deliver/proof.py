@@ -96,6 +96,7 @@ def ask(archive: Peer, asker: Asker, instances: Iterator[Asked]) -> Outcome:
         tls=asker.credentials.toward(archive),
     ) as association:
         if not association.accepted:
+            association.release()  # it did nothing wrong
             raise Unsupported(f"peer {archive.name} does not accept Storage Commitment ({COMMITMENT})")
 
         def take(command: CommandSet, data_set: bytes, transfer_syntax_uid: str) -> None:

@@ -159,6 +159,7 @@ class _Counting:
         self._answers_left = most_answers
         accepted = sorted(association.accepted, key=lambda context: context[0] != STUDY_ROOT)
         if not accepted:
+            association.release()  # it did nothing wrong
             raise Unsupported(f"peer {peer.name} answers no queries: it takes neither Study Root nor Patient Root FIND")
         self._root, self._transfer_syntax = accepted[0]
 
