@@ -33,6 +33,7 @@ from pacsnode.database import connect, transaction, utc_us
 from pacsnode.deliver import overview
 from pacsnode.deliver.destinations import Destinations
 from pacsnode.deliver.dimse import Route
+from pacsnode.deliver.orders import Selection
 from pacsnode.deliver.outbox import Debt, Outbox, owe
 from pacsnode.deliver.proving import Proving, Subject
 from pacsnode.deliver.senders import Senders
@@ -224,13 +225,11 @@ def run(world: World, healthy: Sequence[int], dead: Sequence[int], idle_s: float
             )
         ]
         standing = [trouble for name in lost if (trouble := Destinations(outbox).trouble(name))]
-        attempts = sum(one.attempts for name in lost for one in overview.select(outbox, _of(name), "owed", EACH))
+        attempts = sum(
+            one.attempts for name in lost for one in overview.select(outbox, Selection(destination=name), "owed", EACH)
+        )
         senders.stop(1)
         return Run(took_s, cpu_s, rss_mb, idle_cpu, sum(one.failures for one in standing), attempts)
-
-
-def _of(destination: str) -> overview.Selection:
-    return overview.Selection(destination=destination)
 
 
 def _left(outbox: Outbox, names: Sequence[str]) -> bool:
@@ -254,7 +253,7 @@ def start_s(world: World) -> tuple[float, float]:
     began_s = time.monotonic()
     with closing(Outbox(world.settings.node_db, 86_400)) as outbox:
         route = Route("PACSNODE", world.objects.__getitem__, lambda owed, peer: "", lambda: False)
-        senders = Senders(outbox, route, {}.get)
+        senders = Senders(outbox, route, lambda name: None)
         senders.wake()
         started_s = time.monotonic() - began_s
         assert sum(sum(line.states.values()) for line in overview.summary(outbox)) >= FINISHED
