@@ -19,6 +19,7 @@ from pacsnode.archive import quarantine, refusals
 from pacsnode.archive.cases import Cases
 from pacsnode.archive.index import Index
 from pacsnode.archive.rule_versions import RuleVersion, RuleVersions
+from pacsnode.deliver import overview
 from pacsnode.deliver.outbox import Outbox
 from pacsnode.dimse import tls
 from pacsnode.dimse.association import ECHO_CONTEXT, Association, Timeouts
@@ -321,13 +322,12 @@ def _studies(settings: Settings) -> Iterator[Check]:
             shadows = sum(record.shadow for record in parked)
             told = f"{len(parked)} parked" + (f", {shadows} of them in shadow" if shadows else "")
             yield Check("cases", "warning", told, "see `pacsnode jobs list`, then `jobs retry`")
-        refused = outbox.listing(state="parked", limit=1000)
-        if refused:
-            yield Check("deliveries", "warning", f"{len(refused)} parked", "see `pacsnode deliveries list`")
         for (study,) in cases.rows("SELECT DISTINCT study_instance_uid FROM notes WHERE state = 'parked'"):
             todo = "see `pacsnode studies show UID`, then `jobs retry` with the key of the case"
             yield Check("study " + study, "wrong", "a note about its results cannot be made", todo)
-        if not (aside or overdue or parked or refused):
+        problems = list(overview.problems(outbox))
+        yield from (Check("deliveries", "warning", told, todo) for told, todo in problems)
+        if not (aside or overdue or parked or problems):
             yield Check("studies", "ok", "nothing is parked or kept aside")
     finally:
         outbox.close()

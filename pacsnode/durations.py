@@ -1,6 +1,6 @@
-"""Spans of time as people write them in rules and contracts: `20s`, `2m`, `1h`, `7d`.
+"""Spans of time as people write them in rules and contracts: `20s`, `2m`, `1h`, `7d`; times of day: `"18:30"`.
 
-In: a text of YAML. Out: seconds, or a mistake that `yamlfile` places.
+In: a text of YAML. Out: seconds, or the time of day as it stands there, or a mistake that `yamlfile` places.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from typing import Annotated, Final
 
-from pydantic import BeforeValidator, WithJsonSchema
+from pydantic import BeforeValidator, Field, WithJsonSchema
 
 from pacsnode.yamlfile import found_in_words, wrong
 
@@ -29,3 +29,21 @@ def seconds(raw: object) -> float:
 
 
 Seconds = Annotated[float, BeforeValidator(seconds), DURATION]
+
+
+def _clock(raw: object) -> str:
+    if not isinstance(raw, str) or not re.fullmatch(r"([01]\d|2[0-3]):[0-5]\d", raw):
+        raise wrong("clock", f'expected a time of day such as "18:30", found {found_in_words(raw)}')
+    return raw
+
+
+def _from_to(raw: object) -> object:
+    if not isinstance(raw, list) or len(raw) != 2:
+        raise wrong("wrong-type", f"expected two values, [from, to], found {found_in_words(raw)}")
+    return raw
+
+
+Clock = Annotated[str, BeforeValidator(_clock)]
+PAIR_LENGTH: Final = Field(min_length=2, max_length=2)
+PAIR: Final = BeforeValidator(_from_to)
+"""`[from, to]`."""

@@ -5,6 +5,7 @@ PacsnodeError
 ├─ Rejected       becomes a DIMSE status (PS3.7 Annex C, PS3.4 B.2.3) with an error comment
 ├─ Transient      waits with back-off: peer unreachable, association rejected, device busy
 └─ Permanent      parked with its reason, shown to the operator: unsuitable input, inference failed, peer refused
+   └─ Unsupported    the peer does not offer what was asked of it: another way may do
 """
 
 from __future__ import annotations
@@ -53,3 +54,7 @@ class Transient(PacsnodeError):
 
 class Permanent(PacsnodeError):
     """Will fail again until a person changes something; the text is the reason that an operator reads."""
+
+
+class Unsupported(Permanent):
+    """The peer does not offer this service, or refuses to do it: another way may do."""

@@ -209,6 +209,27 @@ def index_0005(db: Database) -> None:
     db.execute("CREATE INDEX instances_study ON instances(study_instance_uid)")
 
 
+@index()
+def index_0006(db: Database) -> None:
+    """A confirmation for each instance and destination: results go to several, and each is asked."""
+    # No executescript: it would end the transaction, and a crash could leave half of it behind.
+    db.execute("""
+    CREATE TABLE confirmations_of_0006 (
+        sop_instance_uid TEXT NOT NULL,
+        archive TEXT NOT NULL,
+        transaction_uid TEXT NOT NULL,
+        dataset_sha256 TEXT NOT NULL,         -- what we held when we asked
+        failure INTEGER NOT NULL,             -- FailureReason; 0: the archive has it
+        told_utc_us INTEGER NOT NULL,
+        PRIMARY KEY (sop_instance_uid, archive)
+    ) WITHOUT ROWID
+    """)
+    columns = "sop_instance_uid, archive, transaction_uid, dataset_sha256, failure, told_utc_us"
+    db.execute(f"INSERT INTO confirmations_of_0006 SELECT {columns} FROM confirmations")  # noqa: S608  # our words
+    db.execute("DROP TABLE confirmations")
+    db.execute("ALTER TABLE confirmations_of_0006 RENAME TO confirmations")
+
+
 def _share_common_attributes(db: Database) -> None:
     ids: dict[str, int] = {}
     study = ""

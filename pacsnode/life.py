@@ -14,6 +14,7 @@ from pacsnode.archive.case_rows import CaseRecord
 from pacsnode.archive.cases import Cases
 from pacsnode.archive.index import Index
 from pacsnode.deliver.outbox import Outbox, Owed
+from pacsnode.deliver.overview import told_state
 from pacsnode.settings import Settings
 from pacsnode.standing import local, rejected, results_told
 
@@ -121,6 +122,8 @@ def _delivery(settings: Settings, owed: Owed) -> dict[str, Any]:
         "sop_instance_uid": owed.sop_instance_uid,
         "destination": owed.destination,
         "state": owed.state,
+        "told": told_state(owed),
+        "proof": owed.proof,
         "attempts": owed.attempts,
         "reason": owed.reason,
         "status": None if owed.status is None else f"0x{owed.status:04X}",

@@ -71,7 +71,7 @@ def node_0001(db: Database) -> None:
         destination TEXT NOT NULL,
         case_key TEXT NOT NULL,
         study_instance_uid TEXT NOT NULL,
-        state TEXT NOT NULL,                  -- owed | sent | parked | cancelled
+        state TEXT NOT NULL,                  -- see deliver/outbox.py
         priority INTEGER NOT NULL,
         attempts INTEGER NOT NULL DEFAULT 0,
         next_attempt_utc_us INTEGER NOT NULL,
@@ -241,6 +241,58 @@ def node_0007(db: Database) -> None:
 def node_0008(db: Database) -> None:
     """Results in the form that their destination wants."""
     _add_columns(db, "results", form="TEXT NOT NULL DEFAULT ''")  # '': as shipped
+
+
+@node()
+def node_0009(db: Database) -> None:
+    """Deliveries with proof: more states of a row, holds of an operator, how each destination stands."""
+    _add_columns(
+        db,
+        "outbox",
+        held="INTEGER NOT NULL DEFAULT 0",  # 1: one of `holds` keeps it here
+        rules="TEXT NOT NULL DEFAULT '[]'",  # by which it is owed
+        since_utc_us="INTEGER NOT NULL DEFAULT 0",  # from then on its days until it is given up count
+        lost="INTEGER NOT NULL DEFAULT 0",  # how often the destination took it and then had it not
+        proof="TEXT NOT NULL DEFAULT ''",  # commitment | query, or why it is not proven
+        prove_utc_us="INTEGER",  # when to ask for proof; NULL: not (any more)
+        asked="INTEGER NOT NULL DEFAULT 0",  # for proof, since it was sent last
+        question="TEXT NOT NULL DEFAULT ''",  # Transaction UID whose answer is still to come
+        proven_utc_us="INTEGER",
+    )
+    db.executescript("""
+    UPDATE outbox SET since_utc_us = created_utc_us WHERE since_utc_us = 0;
+    UPDATE outbox SET state = 'refused' WHERE state = 'parked' AND status IS NOT NULL;
+    UPDATE outbox SET rules = (SELECT c.rules FROM cases c WHERE c.key = case_key)
+        WHERE rules = '[]' AND state != 'sent' AND case_key IN (SELECT key FROM cases);
+    DROP INDEX IF EXISTS outbox_due;
+    CREATE INDEX IF NOT EXISTS outbox_queue ON outbox(destination, held, priority, id) WHERE state = 'owed';
+    CREATE INDEX IF NOT EXISTS outbox_next ON outbox(destination, held, next_attempt_utc_us, priority)
+        WHERE state = 'owed';
+    CREATE INDEX IF NOT EXISTS outbox_sending ON outbox(destination, study_instance_uid) WHERE state = 'sending';
+    CREATE INDEX IF NOT EXISTS outbox_unproven ON outbox(destination, prove_utc_us)
+        WHERE state = 'sent' AND prove_utc_us IS NOT NULL;
+    CREATE INDEX IF NOT EXISTS outbox_question ON outbox(question) WHERE question != '';
+    CREATE INDEX IF NOT EXISTS outbox_study ON outbox(study_instance_uid);
+    CREATE INDEX IF NOT EXISTS outbox_ended ON outbox(ended_utc_us) WHERE ended_utc_us IS NOT NULL;
+    CREATE TABLE IF NOT EXISTS holds (
+        kind TEXT NOT NULL,                   -- destination | study | case | rule
+        subject TEXT NOT NULL,
+        held_utc_us INTEGER NOT NULL,
+        author TEXT NOT NULL,                 -- the user of the command
+        reason TEXT NOT NULL,
+        PRIMARY KEY (kind, subject)
+    ) WITHOUT ROWID;
+    CREATE TABLE IF NOT EXISTS destinations (
+        name TEXT PRIMARY KEY,
+        failures INTEGER NOT NULL DEFAULT 0,  -- in a row; 0: it answers
+        since_utc_us INTEGER NOT NULL DEFAULT 0,
+        retry_utc_us INTEGER NOT NULL DEFAULT 0,
+        reason TEXT NOT NULL DEFAULT '',
+        proof TEXT NOT NULL DEFAULT '',       -- commitment | query | none, as learned; '': not yet
+        proof_reason TEXT NOT NULL DEFAULT '',
+        learned_utc_us INTEGER NOT NULL DEFAULT 0
+    ) WITHOUT ROWID;
+    """)
 
 
 def _add_columns(db: Database, table: str, **columns: str) -> None:

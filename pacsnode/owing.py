@@ -51,7 +51,8 @@ class Owing:
             destination, peer, refusal = self._destination(record.case, name)
             if peer is not None and not refusal:
                 refusal = self._refusal(record.case.service, peer)
-            debts.append(Debt(destination, tuple(r.sop_instance_uid for r in _for_peer(wanted, peer)), refusal))
+            chosen = tuple(r.sop_instance_uid for r in _for_peer(wanted, peer))
+            debts.append(Debt(destination, chosen, refusal, record.case.rules))
         return debts
 
     def forms(self, record: CaseRecord) -> list[Form]:
@@ -83,7 +84,7 @@ class Owing:
                 peer = self._site().rules.peers.by_name(name)
                 refusal = peer.obstacle if peer else f"the rules file has no peer for {name}"
                 instances = tuple(uid for uid in forward.instances if sent_by[uid] != name)
-                debts.append(Debt(name, instances, refusal))
+                debts.append(Debt(name, instances, refusal, (forward.rule,)))
             owe(connection, "", study.study_instance_uid, forward.priority, debts)
 
     def forbidden(self, owed: Owed, peer: Peer) -> str:

@@ -19,6 +19,7 @@ from pydantic import BeforeValidator, ConfigDict, Field, StringConstraints, Vali
 
 from pacsnode import yamlfile
 from pacsnode.dicom import charsets
+from pacsnode.durations import PAIR, PAIR_LENGTH, Clock
 from pacsnode.handover import RESULT_KINDS, Form, ReportForm, ResultCharset, ResultKind, SegmentationForm
 from pacsnode.patterns import fold
 from pacsnode.yamlfile import IMPLIED, Document, Items, Loc, Problem, Record, nearest, wrong
@@ -32,6 +33,8 @@ QUARANTINE = "quarantine"
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 Service = Literal["store", "answer", "query", "retrieve", "commit"]
+Proof = Literal["commitment", "query", "none"]
+"""By what a destination shows that it has what it took; left out: the best of these that it offers."""
 LOOPBACK = ipaddress.IPv4Address("127.0.0.1")
 IPV6_LOOPBACK = ipaddress.IPv6Address("::1")
 
@@ -51,10 +54,26 @@ class Wants(Record):
         return Form(self.sr, self.seg, self.charset)
 
 
+class Sends(Record):
+    """How a peer may be sent to: associations at once, bytes a second over all of them, hours."""
+
+    at_once: int = Field(default=1, ge=1, le=64)
+    kilobytes_per_s: int | None = Field(default=None, ge=1, le=10_000_000)
+    between: Annotated[Items[Clock], PAIR_LENGTH, PAIR] | None = None
+
+    @field_validator("between")
+    @classmethod
+    def _some_hours(cls, given: tuple[str, str] | None) -> tuple[str, str] | None:
+        if given is not None and given[0] == given[1]:
+            raise wrong("wrong-value", "from and to are the same; leave `between` out for the whole day")
+        return given
+
+
 class Peer(Record):
     """One peer as the file has it; `name` is its key there."""
 
     name: Annotated[str, IMPLIED]
+    type: Literal["dimse"] = "dimse"
     ae_title: str
     host: str
     port: int | None = Field(default=None, ge=1, le=65535)
@@ -68,6 +87,8 @@ class Peer(Record):
     tls: bool = False
     certificate: Annotated[str, StringConstraints(min_length=1, max_length=95)] | None = None
     associations: int | None = Field(default=None, ge=1, le=2000)
+    sends: Sends = Sends()
+    proof: Proof | None = None
 
     @field_validator("ae_title")
     @classmethod

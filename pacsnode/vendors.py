@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Final
 
 from pacsnode.allowing import Allowing
-from pacsnode.archive.asked import AskedCase, AskedCases
+from pacsnode.archive.asked import ENDED_UNSENT, STILL_OWED, AskedCase, AskedCases
 from pacsnode.archive.case_rows import CaseRecord, ResultRecord
 from pacsnode.archive.cases import Cases
 from pacsnode.archive.index import Index
@@ -95,7 +95,7 @@ class Vendors:
 
     def _ask(self, record: CaseRecord, remote: Remote) -> None:
         case = record.case
-        debt = Debt(remote.peer, case.instances)
+        debt = Debt(remote.peer, case.instances, rules=case.rules)
         self._asked.ask(
             record,
             remote.peer,
@@ -158,7 +158,7 @@ class Vendors:
         """Park a case that waited too long, or whose images the node does not take."""
         if asked.record.state != "asked":
             return
-        count, reason = self._asked.unsent(asked.record.case.key, "parked")
+        count, reason = self._asked.unsent(asked.record.case.key, *ENDED_UNSENT)
         if count:
             self._park(asked.record, f"the images cannot be sent to {asked.peer}: {reason}")
         elif utc_us() >= asked.until_utc_us:
@@ -167,7 +167,7 @@ class Vendors:
 
     def _why(self, look: _Look, asked: AskedCase) -> str:
         told = f"; {', '.join(look.missing)} did not come" if look.objects else ""
-        count, reason = self._asked.unsent(asked.record.case.key, "owed")
+        count, reason = self._asked.unsent(asked.record.case.key, *STILL_OWED)
         if count:
             told += f"; {count} images could not be sent to it{f': {reason}' if reason else ' yet'}"
         aside = self._index().asides_of_peer(asked.peer, asked.asked_utc_us)

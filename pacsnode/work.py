@@ -7,19 +7,22 @@ import shutil
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from pacsnode.allowing import Allowing
 from pacsnode.archive import numbers
 from pacsnode.archive.cases import Cases
+from pacsnode.archive.confirmations import Asked, Confirmations
 from pacsnode.archive.index import Index
 from pacsnode.archive.recovery import recover
 from pacsnode.archive.rule_versions import RuleVersions
 from pacsnode.archive.store import Archive
 from pacsnode.considering import Considering
 from pacsnode.database import boot_us, utc_us
+from pacsnode.deliver.dimse import Route
 from pacsnode.deliver.outbox import Outbox
+from pacsnode.deliver.proving import Proving, Subject
 from pacsnode.deliver.senders import Senders
 from pacsnode.dimse.tls import credentials
 from pacsnode.doorbell import Bell, Doorbell, Ring
@@ -61,6 +64,7 @@ class Work:
 
     def __init__(self, settings: Settings, identity: NodeIdentity) -> None:
         self._settings = settings
+        self._stopping = threading.Event()
         self._versions = RuleVersions(settings.node_db)
         self._allowing = Allowing(settings.node_db)  # before the services are read: what is allowed meanwhile is seen
         self._live = LiveRules(settings, self._versions)
@@ -78,14 +82,8 @@ class Work:
         self._considering = Considering(
             settings, self._cases, self._workflow.owing, lambda: self._site, self._doorbell.released_boot_us
         )
-        self._senders = Senders(
-            self._outbox,
-            settings.ae_title,
-            lambda n: self._site.rules.peers.by_name(n),
-            self._locate,
-            self._workflow.owing.forbidden,
-            credentials=credentials(settings),
-        )
+        self._confirmations = Confirmations(settings.index_db)
+        self._senders = self._made_senders()
         self._engine = Engine(
             settings.engine_url,
             "work",
@@ -100,9 +98,24 @@ class Work:
         )
         self._retaining = Retaining(settings, lambda: self._site.rules.peers)
         self._looked_at_runs_s = 0.0
-        self._stopping = threading.Event()
         self._some_held = threading.Event()
         self._some_held.set()
+
+    def _made_senders(self) -> Senders:
+        route = Route(
+            self._settings.ae_title,
+            self._locate,
+            self._workflow.owing.forbidden,
+            self._stopping.is_set,
+            credentials(self._settings),
+        )
+        return Senders(
+            self._outbox,
+            route,
+            lambda name: self._site.rules.peers.by_name(name),
+            Proving(route, self._confirmations, self._describe),
+            self._settings.zone,
+        )
 
     @property
     def _site(self) -> Site:
@@ -204,6 +217,7 @@ class Work:
         self._cases.close()
         self._allowing.close()
         self._outbox.close()
+        self._confirmations.close()
         self._versions.close()
 
     def _resume(self, key: str, attempt: int) -> None:
@@ -239,6 +253,23 @@ class Work:
         if instance is None:
             raise Permanent(f"instance {sop_instance_uid} is not in the archive")
         return self._settings.files / instance.path
+
+    def _describe(self, sop_instance_uids: Sequence[str]) -> dict[str, Subject]:
+        """Instances as a destination is asked for them."""
+        index = Index(self._settings.index_db)
+        try:
+            found = [index.instance(uid) for uid in sop_instance_uids]
+        finally:
+            index.close()
+        return {
+            one.sop_instance_uid: Subject(
+                Asked(one.sop_class_uid, one.sop_instance_uid, one.dataset_sha256),
+                one.study_instance_uid,
+                one.series_instance_uid,
+            )
+            for one in found
+            if one is not None
+        }
 
     def _warm(self) -> None:
         """Load the models before the first study waits for them."""

@@ -231,7 +231,7 @@ class Demo:
                 self._problems.append(f"{case['service']} is {case['state']}: {case['reason']}")
             for delivery in case["deliveries"]:
                 uid, where = delivery["sop_instance_uid"], delivery["destination"]
-                if delivery["state"] != "sent":
+                if delivery["state"] not in ("sent", "confirmed"):
                     self._problems.append(f"{uid} to {where} is {delivery['state']}: {delivery['reason']}")
                 elif uid not in received[where]:
                     self._problems.append(f"{uid} was delivered to {where}, but is not in its folder")
@@ -296,7 +296,7 @@ def is_over(life: dict[str, Any]) -> bool:
     if not life["rules_hash"] or life["waiting"]:
         return False
     return all(
-        case["state"] in ("done", "parked") and all(d["state"] in ("sent", "parked") for d in case["deliveries"])
+        case["state"] in ("done", "parked") and all(d["state"] not in ("owed", "sending") for d in case["deliveries"])
         for case in life["cases"]
     )
 

@@ -96,7 +96,7 @@ class World:
             owe(connection, key, study, 10, [Debt("pacs", (uids[0],)), Debt("ward", (uids[1],))])
 
         self.cases.add_results(key, results, enter, is_last=True)
-        (sent,) = self.outbox.due("pacs")
+        (sent,) = self.outbox.claim("pacs")
         self.outbox.sent(sent, 0)
         return uids
 

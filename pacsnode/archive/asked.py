@@ -9,11 +9,16 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
+from typing import Final
 
 from pacsnode import audit
 from pacsnode.archive.case_rows import CaseRecord, record_of, to_json
 from pacsnode.archive.cases import Cases
 from pacsnode.database import utc_us
+
+STILL_OWED: Final = ("owed", "sending")
+ENDED_UNSENT: Final = ("parked", "refused", "cancelled")
+"""States of an image in the outbox that its vendor's node has not, and of one that it will not get by itself."""
 
 
 @dataclass(frozen=True)
@@ -155,11 +160,11 @@ class AskedCases:
         )
         return int(rows[0][0]) if rows else None
 
-    def unsent(self, key: str, state: str) -> tuple[int, str]:
-        """How many images of a case stand so (owed, parked) toward its vendor's node, and what was said of one."""
+    def unsent(self, key: str, *states: str) -> tuple[int, str]:
+        """How many images of a case stand in such a state toward its vendor's node, and what was said of one."""
         rows = self._cases.rows(
             "SELECT o.reason FROM asked a JOIN outbox o ON o.case_key = a.case_key AND o.destination = a.peer "
-            "WHERE a.case_key = ? AND o.state = ? ORDER BY o.reason DESC",
-            (key, state),
+            "WHERE a.case_key = ? AND o.state IN (SELECT value FROM json_each(?)) ORDER BY o.reason DESC",
+            (key, to_json(states)),
         )
         return len(rows), str(rows[0]["reason"]) if rows else ""

@@ -87,6 +87,27 @@ class Confirmations:
             ).fetchone()
         return row is not None and row["answered_utc_us"] is None
 
+    def answer(self, transaction_uid: str) -> dict[str, int] | None:
+        """What was said to a question, as FailureReason (0: it is safe) by SOP Instance UID; None: nothing yet.
+
+        What the answer leaves out is not in it. A question that is not known any more was answered with nothing.
+        """
+        with self._lock:
+            row = self._connection.execute(
+                "SELECT archive, asked_utc_us, answered_utc_us, instances FROM questions WHERE transaction_uid = ?",
+                (transaction_uid,),
+            ).fetchone()
+            if row is None:
+                return {}
+            if row["answered_utc_us"] is None:
+                return None
+            said = self._connection.execute(
+                "SELECT sop_instance_uid, failure FROM confirmations WHERE archive = ? AND told_utc_us >= ? "
+                "AND sop_instance_uid IN (SELECT value FROM json_each(?))",
+                (row["archive"], row["asked_utc_us"], json.dumps([one[1] for one in json.loads(row["instances"])])),
+            ).fetchall()
+        return {str(uid): int(failure) for uid, failure in said}
+
     def waiting(self, archive: str) -> set[str]:
         """SOP Instance UIDs for which an answer of `archive` is still to come."""
         with self._lock:

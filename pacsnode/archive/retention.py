@@ -29,7 +29,7 @@ OBSTACLES: Final = {
     "aside": "other bytes under one of its UIDs, or a part of it, are kept aside",
     "undecided": "the rules have not been asked about it yet",
     "unfinished": "a case of it is not done (waiting, running, or parked and not in shadow)",
-    "owed": "a result of it is still owed to a destination",
+    "owed": "something of it is still owed to a destination, or not proven there yet",
     "unhashed": "not all of its files have their SHA-256 yet",
     "lacking": "the archive says that it does not have all of it",
     "unconfirmed": "the archive has not confirmed all of it yet",
@@ -45,7 +45,11 @@ _STANDINGS: Final = f"""
         SELECT study_instance_uid FROM aside WHERE peer != '{QUARANTINE}'
         UNION SELECT i.study_instance_uid FROM aside a JOIN instances i USING (sop_instance_uid)
               WHERE a.peer != '{QUARANTINE}'
-    ), owing AS MATERIALIZED (SELECT DISTINCT study_instance_uid FROM node.outbox WHERE state = 'owed')
+    ), owing AS MATERIALIZED (
+        SELECT study_instance_uid FROM node.outbox WHERE state = 'owed'
+        UNION SELECT study_instance_uid FROM node.outbox WHERE state = 'sending'
+        UNION SELECT study_instance_uid FROM node.outbox WHERE state = 'sent' AND prove_utc_us IS NOT NULL
+    )
     SELECT s.study_instance_uid, count(*) AS instances, sum(i.dataset_bytes) AS bytes, CASE
         WHEN s.conflict != '' THEN 'conflict'
         WHEN s.study_instance_uid IN aside_studies THEN 'aside'
@@ -75,7 +79,7 @@ _BURIAL: Final = (
     """INSERT OR REPLACE INTO tombstones
        SELECT i.sop_instance_uid, i.study_instance_uid, i.dataset_sha256, c.archive, c.transaction_uid, :now
        FROM instances i JOIN confirmations c USING (sop_instance_uid)
-       WHERE i.study_instance_uid = :study AND i.origin = 'received'""",
+       WHERE i.study_instance_uid = :study AND i.origin = 'received' AND c.archive = :archive""",
     """INSERT OR IGNORE INTO unlinking
        SELECT path FROM instances WHERE study_instance_uid = :study AND origin = 'received'""",
     """DELETE FROM confirmations WHERE sop_instance_uid IN
@@ -194,8 +198,10 @@ class Retention:
             standing = next(iter(self._standings("s.study_instance_uid = :only", study_instance_uid)), None)
             if standing is None or standing.obstacle:
                 return 0
+            assert self._keep is not None
+            given = {"study": study_instance_uid, "now": utc_us(), "archive": self._keep.archive}
             for sql in _BURIAL:
-                self._connection.execute(sql, {"study": study_instance_uid, "now": utc_us()})
+                self._connection.execute(sql, given)
         self.finish()
         log.info("study removed", study=study_instance_uid, instances=standing.instances)
         return standing.instances

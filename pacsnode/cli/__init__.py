@@ -6,7 +6,19 @@ import sys
 
 import typer
 
-from pacsnode.cli import callers, looking, models, rejecting, results, retention, rules, running, sending, wrapping
+from pacsnode.cli import (
+    callers,
+    deliveries,
+    looking,
+    models,
+    rejecting,
+    results,
+    retention,
+    rules,
+    running,
+    sending,
+    wrapping,
+)
 from pacsnode.errors import PacsnodeError
 
 app = typer.Typer(
@@ -23,6 +35,7 @@ rules.register(app)
 sending.register(app)
 rejecting.register(looking.register(app))
 results.register(app)
+deliveries.register(app)
 callers.register(app)
 retention.register(app)
 wrapping.register(app)

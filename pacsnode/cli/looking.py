@@ -1,4 +1,4 @@
-"""Commands that look and retry: studies, jobs, deliveries."""
+"""Commands that look and retry: studies, jobs."""
 
 from __future__ import annotations
 
@@ -26,10 +26,6 @@ def register(app: typer.Typer) -> typer.Typer:
     jobs.command("list")(jobs_list)
     jobs.command("retry")(jobs_retry)
     app.add_typer(jobs, name="jobs")
-    deliveries = typer.Typer(help="What is owed to whom.", no_args_is_help=True)
-    deliveries.command("list")(deliveries_list)
-    deliveries.command("retry")(deliveries_retry)
-    app.add_typer(deliveries, name="deliveries")
     return studies
 
 
@@ -140,55 +136,6 @@ def jobs_retry(key: str = typer.Argument(help="Key of a parked case, or `all`.")
     typer.echo(f"{done} cases will run again" if done or not remade else f"{remade} notes will be made again")
 
 
-def deliveries_list(
-    state: str = typer.Option("", help="owed, sent, parked or cancelled."),
-    limit: int = typer.Option(50, help="How many of the newest."),
-    as_json: bool = JSON_OPTION,
-) -> None:
-    """List deliveries."""
-    from pacsnode.deliver.outbox import Outbox
-    from pacsnode.settings import load
-
-    settings = ready(load())
-    outbox = Outbox(settings.node_db, 0)
-    try:
-        owed = outbox.listing(state=state, limit=limit)
-    finally:
-        outbox.close()
-    rows = [
-        {
-            "id": o.id,
-            "since": local_time(settings, o.created_utc_us),
-            "destination": o.destination,
-            "state": o.state,
-            "attempts": o.attempts,
-            "sop_instance_uid": o.sop_instance_uid,
-            "reason": o.reason,
-        }
-        for o in owed
-    ]
-    _print_rows(rows, as_json)
-
-
-def deliveries_retry(which: str = typer.Argument(help="Number of a delivery, a destination, or `all`.")) -> None:
-    """Send now what is parked or waits for its next attempt."""
-    from pacsnode.deliver.outbox import Outbox
-    from pacsnode.settings import load
-
-    settings = ready(load())
-    outbox = Outbox(settings.node_db, 0)
-    try:
-        everything = [o for o in outbox.listing(limit=100_000) if o.state not in ("sent", "cancelled")]
-        chosen = [o.id for o in everything if which in ("all", str(o.id), o.destination)]
-        done = outbox.retry(chosen)
-    finally:
-        outbox.close()
-    if not done and which != "all":
-        raise ConfigError(f"nothing is parked or owed under {which}")
-    ring(settings)
-    typer.echo(f"{done} deliveries are tried again")
-
-
 def _told(life: dict[str, Any]) -> list[str]:
     """The life of a study in lines for a person."""
     received = life["received"]
@@ -249,10 +196,10 @@ def _case_told(case: dict[str, Any]) -> list[str]:
     kinds |= {r["sop_instance_uid"]: r["kind"].upper() for r in made}
     for d in case["deliveries"]:
         when = d["ended"] or f"next attempt {d['next_attempt']}"
-        detail = f"  {d['reason']}" if d["reason"] else ""
+        detail = "".join(f"  {said}" for said in (d["reason"], d["proof"]) if said)
         kind = kinds.get(d["sop_instance_uid"], "?")
         lines.append(
-            f"  delivery  {kind:3} to {d['destination']}: {d['state']} {when} {d['status'] or ''}{detail}".rstrip()
+            f"  delivery  {kind:3} to {d['destination']}: {d['told']} {when} {d['status'] or ''}{detail}".rstrip()
         )
     return lines
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import pydicom
 
 from pacsnode.deliver.outbox import Outbox, Owed
+from pacsnode.deliver.pace import Paced
 from pacsnode.dimse.association import (
     EXPLICIT_VR_LITTLE_ENDIAN,
     IMPLICIT_VR_LITTLE_ENDIAN,
@@ -38,10 +39,12 @@ class Route:
     """Why a peer may not have an instance as things stand now, "" where it may: a retry is no way round a rule."""
     stopping: Callable[[], bool]
     credentials: Credentials = NO_CREDENTIALS
+    pace: Callable[[int], None] = lambda size: None
+    """Called before so many bytes go, as often as a type of destination likes; waits where there is a cap."""
 
 
 def deliver(outbox: Outbox, owed: Sequence[Owed], peer: Peer, route: Route) -> None:
-    """Send `owed` to `peer`; every row ends sent, parked with the peer's reason, or postponed."""
+    """Send `owed` to `peer`; every row ends sent, refused, parked, postponed or unsent, or stays as it was claimed."""
     if peer.obstacle:
         for one in owed:
             outbox.park(one, f"nothing can be sent to peer {peer.name}: {peer.obstacle}; correct it, then retry")
@@ -62,6 +65,7 @@ def deliver(outbox: Outbox, owed: Sequence[Owed], peer: Peer, route: Route) -> N
     assert peer.port is not None
     pairs = [(meta.sop_class_uid, syntax) for _, _, meta in files for syntax in _syntaxes(meta)]
     waiting = [one for one, _, _ in files]
+    offered = 0  # 1: the first of those that wait may be what ended the association
     try:
         with Association.request(
             peer.host,
@@ -74,15 +78,13 @@ def deliver(outbox: Outbox, owed: Sequence[Owed], peer: Peer, route: Route) -> N
             for one, path, meta in files:
                 if route.stopping():
                     break
-                _settle(outbox, one, _store(association, path, meta))
+                offered = 1
+                _settle(outbox, one, _store(association, path, meta, route))
                 waiting.remove(one)
-    except Transient as error:
-        outbox.postpone(waiting, str(error))
-    except (
-        Permanent,
-        ConfigError,
-    ) as error:  # the peer refuses the association: another try needs a person, or a peer set right
-        outbox.postpone(waiting, str(error))
+                offered = 0
+    except (Transient, Permanent, ConfigError) as error:
+        outbox.postpone(waiting[:offered], str(error))
+        outbox.unsent(waiting[offered:], str(error))
 
 
 def _syntaxes(meta: FileMeta) -> tuple[str, ...]:
@@ -92,13 +94,16 @@ def _syntaxes(meta: FileMeta) -> tuple[str, ...]:
     return (meta.transfer_syntax_uid,)
 
 
-def _store(association: Association, path: Path, meta: FileMeta) -> Status | str:
+def _store(association: Association, path: Path, meta: FileMeta, route: Route) -> Status | str:
     """The peer's status, or why the instance could not be offered."""
     for syntax in _syntaxes(meta):
         if (meta.sop_class_uid, syntax) in association.accepted:
-            if syntax == meta.transfer_syntax_uid:
-                return association.store_file(path)
-            return association.store(meta.sop_class_uid, meta.sop_instance_uid, syntax, _as_implicit(path))
+            names = meta.sop_class_uid, meta.sop_instance_uid, syntax
+            if syntax != meta.transfer_syntax_uid:
+                return association.store(*names, Paced(_as_implicit(path), route.pace))
+            with path.open("rb") as file:
+                read_meta(file)  # leaves the file at its data set
+                return association.store(*names, Paced(file, route.pace))
     name = pydicom.uid.UID(meta.sop_class_uid).name
     return f"the peer does not accept {name} ({meta.sop_class_uid})"
 

@@ -1,29 +1,38 @@
-"""The outbox in `node.db`: one row for one instance and destination, owed until the destination took it.
+"""The outbox in `node.db`: one row for one instance and destination, owed until the destination took and proved it.
 
-Holding, retrying and giving up are UPDATEs. Never talks to a peer.
+    owed → sending → sent → confirmed        refused: the peer said no, with its status
+      ↑________|_______|                     parked: a person has to change something here, or it was given up
+                                             cancelled: an operator wants it no more
+Whatever a kill leaves `sending` is owed again at the next start: the same UID is sent twice at worst. A row that an
+operator holds stays owed, with `held`. Never talks to a peer.
 """
 
 from __future__ import annotations
 
 import json
-import random
 import sqlite3
 import threading
-from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import Any, Final, Literal
 
 from pacsnode import audit
 from pacsnode.database import connect, transaction, utc_us
+from pacsnode.deliver.backoff import delay_us
+from pacsnode.deliver.holding import HELD, OWED_ANEW
 
-FIRST_DELAY_S = 5.0
-LONGEST_DELAY_S = 3600.0
-LARGEST_BATCH = 50
+LARGEST_BATCH: Final = 50
+PROVE_AFTER_US: Final = 2_000_000
+"""So long after an instance was taken its proof is asked for: what is sent meanwhile is in the same question."""
+MOST_IN_ONE_TRANSACTION: Final = 500
+ANY_PRIORITY: Final = 1 << 30
 
 
 @dataclass(frozen=True)
 class Owed:
-    """One row of the outbox."""
+    """One row of the outbox. `proof`: how it was proven that the peer has it, or why that is not known."""
 
     id: int
     sop_instance_uid: str
@@ -31,21 +40,53 @@ class Owed:
     case_key: str
     study_instance_uid: str
     state: str
+    priority: int
     attempts: int
     next_attempt_utc_us: int
     created_utc_us: int
     ended_utc_us: int | None
     status: int | None
     reason: str
+    held: bool
+    since_utc_us: int
+    lost: int
+    proof: str
+    asked: int
+    proven_utc_us: int | None
+
+
+COLUMNS: Final = ", ".join(field.name for field in fields(Owed))
 
 
 @dataclass(frozen=True)
 class Debt:
-    """What a case owes: these instances to this destination; `refusal` parks the rows at once, with that reason."""
+    """What a case owes: these instances to this destination, by these rules; `refusal` parks the rows at once."""
 
     destination: str
     instances: tuple[str, ...]
     refusal: str = ""
+    rules: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class _End:
+    """How a row ends for now; `tried`: it was offered, or would have been."""
+
+    state: Literal["sent", "refused", "parked"]
+    status: int | None
+    reason: str
+    tried: bool = True
+
+
+END_EVENTS: Final[Mapping[str, audit.Event]] = {"sent": "delivered", "refused": "refused", "parked": "parked"}
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of a batch: whether the peer judged any of it, and why it did not take the first that it left."""
+
+    answered: bool
+    reason: str
 
 
 def owe(
@@ -61,27 +102,20 @@ def owe(
     """
     now = utc_us()
     for debt in debts:
+        state, ended = ("parked", now) if debt.refusal else ("owed", None)
+        rules = json.dumps(debt.rules, ensure_ascii=False)
         entered = connection.executemany(
             "INSERT OR IGNORE INTO outbox (sop_instance_uid, destination, case_key, study_instance_uid, state, "
-            "priority, next_attempt_utc_us, created_utc_us, ended_utc_us, reason) "
-            "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            "priority, next_attempt_utc_us, created_utc_us, since_utc_us, ended_utc_us, reason, rules) "
+            "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
             [
-                (
-                    uid,
-                    debt.destination,
-                    case_key,
-                    study,
-                    "parked" if debt.refusal else "owed",
-                    priority,
-                    now,
-                    now,
-                    now if debt.refusal else None,
-                    debt.refusal,
-                )
+                (uid, debt.destination, case_key, study, state, priority, now, now, now, ended, debt.refusal, rules)
                 for uid in debt.instances
             ],
         ).rowcount
         if entered:
+            if connection.execute("SELECT 1 FROM holds").fetchone():
+                _hold(connection, debt)
             audit.record(
                 connection,
                 "owed",
@@ -93,6 +127,14 @@ def owe(
             )
 
 
+def _hold(connection: sqlite3.Connection, debt: Debt) -> None:
+    """A hold keeps what is owed later too."""
+    connection.executemany(
+        f"UPDATE outbox SET held = {HELD} WHERE sop_instance_uid = ? AND destination = ? AND state = 'owed'",  # noqa: S608
+        [(uid, debt.destination) for uid in debt.instances],
+    )
+
+
 def ask(connection: sqlite3.Connection, case_key: str, study: str, priority: int, debt: Debt) -> None:
     """Owe images of a case to the node that does its work, also those that went there before: it is asked anew.
 
@@ -101,10 +143,10 @@ def ask(connection: sqlite3.Connection, case_key: str, study: str, priority: int
     owe(connection, case_key, study, priority, [debt])
     now = utc_us()
     connection.executemany(
-        "UPDATE outbox SET state = 'owed', case_key = ?, attempts = 0, reason = '', ended_utc_us = NULL, "
-        "status = NULL, created_utc_us = ?, next_attempt_utc_us = ? WHERE sop_instance_uid = ? AND destination = ? "
-        "AND (state != 'owed' OR case_key != ?)",
-        [(case_key, now, now, uid, debt.destination, case_key) for uid in debt.instances],
+        f"UPDATE outbox SET {OWED_ANEW}, case_key = ?, created_utc_us = ?, since_utc_us = ?, "  # noqa: S608  # our words
+        "next_attempt_utc_us = ? WHERE sop_instance_uid = ? AND destination = ? "
+        "AND (state NOT IN ('owed', 'sending') OR case_key != ?)",
+        [(case_key, now, now, now, uid, debt.destination, case_key) for uid in debt.instances],
     )
 
 
@@ -130,116 +172,197 @@ def withdraw(connection: sqlite3.Connection, case_key: str, instances: Collectio
 class Outbox:
     """Reads and changes the outbox; one object for one thread group, with its own connection and lock."""
 
-    def __init__(self, node_db: Path, give_up_s: float) -> None:
+    def __init__(self, node_db: Path, give_up_s: float, clock_us: Callable[[], int] = utc_us) -> None:
         self._connection = connect(node_db, "FULL")
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._give_up_us = int(give_up_s * 1_000_000)
+        self.now_us = clock_us
 
     def close(self) -> None:
         """Give the connection back."""
-        self._connection.close()
+        with self._lock:
+            self._connection.close()
+
+    def rows(self, sql: str, parameters: Sequence[Any] = ()) -> list[sqlite3.Row]:
+        """What a query finds; inside of a transaction of this object it belongs to it."""
+        with self._lock:
+            return self._connection.execute(sql, parameters).fetchall()
+
+    @contextmanager
+    def transaction(self) -> Iterator[sqlite3.Connection]:
+        """A transaction on this object's connection, for those who keep other parts of a delivery."""
+        with self._lock, transaction(self._connection) as connection:
+            yield connection
+
+    # --- what is to be sent
+
+    def resume(self) -> int:
+        """At start: what an earlier process was sending is owed again. How many rows."""
+        with self.transaction() as connection:
+            return connection.execute("UPDATE outbox SET state = 'owed' WHERE state = 'sending'").rowcount
 
     def destinations(self) -> list[str]:
-        """Destinations to which something is owed."""
-        return [name for (name,) in self._rows("SELECT DISTINCT destination FROM outbox WHERE state = 'owed'")]
+        """Destinations to which something is owed that nobody holds."""
+        return self._distinct("state = 'owed' AND held = 0")
 
-    def due(self, destination: str) -> list[Owed]:
-        """What is due now, most urgent first; an association's worth."""
-        rows = self._rows(
-            "SELECT * FROM outbox WHERE destination = ? AND state = 'owed' AND next_attempt_utc_us <= ? "
-            "ORDER BY priority, id LIMIT ?",
-            (destination, utc_us(), LARGEST_BATCH),
-        )
-        return [_owed(r) for r in rows]
+    def unproven_destinations(self) -> list[str]:
+        """Destinations that took something and have yet to prove it."""
+        return self._distinct("state = 'sent' AND prove_utc_us IS NOT NULL")
 
-    def next_due_utc_us(self, destination: str) -> int | None:
-        """When the next attempt is due; None when nothing is owed."""
-        due = self._rows(
-            "SELECT min(next_attempt_utc_us) FROM outbox WHERE destination = ? AND state = 'owed'", (destination,)
+    def _distinct(self, which: str) -> list[str]:
+        """Each destination by one look into an index, however many rows it has."""
+        found, after = list[str](), ""
+        while True:
+            row = self.rows(f"SELECT min(destination) FROM outbox WHERE {which} AND destination > ?", (after,))[0]  # noqa: S608
+            if row[0] is None:
+                return found
+            after = str(row[0])
+            found.append(after)
+
+    def claim(self, destination: str, at_most: int = LARGEST_BATCH, priority: int = ANY_PRIORITY) -> list[Owed]:
+        """Take what is due now and no less urgent than `priority`, most urgent first: it is `sending` from now on.
+
+        A study of which another thread is sending something waits: its order is kept.
+        """
+        with self.transaction() as connection:
+            rows = connection.execute(
+                f"SELECT {COLUMNS} FROM outbox INDEXED BY outbox_queue WHERE destination = ? AND state = 'owed' "  # noqa: S608
+                "AND held = 0 AND next_attempt_utc_us <= ? AND priority <= ? AND study_instance_uid NOT IN "
+                "(SELECT study_instance_uid FROM outbox WHERE destination = ? AND state = 'sending') "
+                "ORDER BY priority, id LIMIT ?",
+                (destination, self.now_us(), priority, destination, at_most),
+            ).fetchall()
+            connection.executemany("UPDATE outbox SET state = 'sending' WHERE id = ?", [(r["id"],) for r in rows])
+        return [owed_of(r) for r in rows]
+
+    def next_due_utc_us(self, destination: str, priority: int = ANY_PRIORITY) -> int | None:
+        """When the next attempt is due; None when nothing is owed (or all of it held)."""
+        due = self.rows(
+            "SELECT min(next_attempt_utc_us) FROM outbox WHERE destination = ? AND state = 'owed' AND held = 0 "
+            "AND priority <= ?",
+            (destination, priority),
         )[0][0]
         return None if due is None else int(due)
 
+    def is_held(self, destination: str) -> bool:
+        """Whether an operator holds the whole destination."""
+        return bool(self.rows("SELECT 1 FROM holds WHERE kind = 'destination' AND subject = ?", (destination,)))
+
+    # --- what became of a claimed row
+
     def sent(self, owed: Owed, status: int) -> None:
-        """The peer took the instance (success or warning status)."""
-        self._end(owed, "sent", status, "" if status == 0 else f"taken with warning 0x{status:04X}")
+        """The peer took the instance (success or warning status); whether it keeps it is asked afterwards."""
+        reason = "" if status == 0 else f"taken with warning 0x{status:04X}"
+        with self.transaction() as connection:
+            self._end(connection, owed, _End("sent", status, reason))
 
     def park(self, owed: Owed, reason: str, status: int | None = None) -> None:
-        """The peer will not take it until a person changes something."""
-        self._end(owed, "parked", status, reason)
+        """It will not go until a person changes something. With the peer's status: the peer refused it."""
+        with self.transaction() as connection:
+            self._end(connection, owed, _End("parked" if status is None else "refused", status, reason))
 
     def postpone(self, owed: Sequence[Owed], reason: str) -> None:
-        """Not now: back-off with jitter, from seconds to an hour, for days; then parked."""
-        now = utc_us()
+        """The peer did not take these now: back-off with jitter for each, up to a day; after days they are parked."""
+        now = self.now_us()
         for one in owed:
-            if now - one.created_utc_us > self._give_up_us:
+            if now - one.since_utc_us > self._give_up_us:
                 self.park(one, f"given up after {one.attempts + 1} attempts: {reason}")
-        with self._lock, transaction(self._connection):
-            self._connection.executemany(
-                "UPDATE outbox SET attempts = attempts + 1, next_attempt_utc_us = ?, reason = ? "
-                "WHERE id = ? AND state = 'owed'",
-                [(now + _delay_us(one.attempts), reason, one.id) for one in owed],
+        with self.transaction() as connection:
+            connection.executemany(
+                "UPDATE outbox SET state = 'owed', attempts = attempts + 1, next_attempt_utc_us = ?, reason = ? "
+                "WHERE id = ? AND state = 'sending'",
+                [(now + delay_us(one.attempts), reason, one.id) for one in owed],
             )
 
+    def unsent(self, owed: Sequence[Owed], reason: str) -> None:
+        """These were never offered, since the peer gave no association or ended it: no attempt of theirs."""
+        with self.transaction() as connection:
+            connection.executemany(
+                "UPDATE outbox SET state = 'owed', reason = ? WHERE id = ? AND state = 'sending'",
+                [(reason, one.id) for one in owed],
+            )
+
+    def conclude(self, owed: Sequence[Owed]) -> Outcome:
+        """After a batch: what is neither taken nor judged is owed as it was. What became of the whole."""
+        ids = json.dumps([one.id for one in owed])
+        with self.transaction() as connection:
+            connection.execute(
+                "UPDATE outbox SET state = 'owed' WHERE id IN (SELECT value FROM json_each(?)) AND state = 'sending'",
+                (ids,),
+            )
+            before = {one.id: (one.attempts, one.reason) for one in owed}
+            rows = connection.execute(
+                "SELECT id, state, attempts, reason FROM outbox WHERE id IN (SELECT value FROM json_each(?))", (ids,)
+            ).fetchall()
+        left = [r for r in rows if r["state"] == "owed" and (r["attempts"], r["reason"]) != before[r["id"]]]
+        answered = any(r["state"] in ("sent", "refused", "confirmed") for r in rows)
+        return Outcome(answered, str(left[0]["reason"]) if left else "")
+
+    def give_up(self, destination: str, reason: str) -> int:
+        """The destination does not answer: park what waited too long for it. How many rows."""
+        told = f"given up, not taken within {self._give_up_us / 86_400e6:g} days: {reason}"
+        old = self.rows(
+            f"SELECT {COLUMNS} FROM outbox WHERE destination = ? AND state = 'owed' AND held = 0 AND since_utc_us < ? "  # noqa: S608
+            "ORDER BY id LIMIT ?",
+            (destination, self.now_us() - self._give_up_us, MOST_IN_ONE_TRANSACTION),
+        )
+        with self.transaction() as connection:
+            for row in old:
+                self._end(connection, owed_of(row), _End("parked", None, told, tried=False))
+        return len(old)
+
     def retry(self, ids: Sequence[int]) -> int:
-        """Owe parked rows again, and try owed ones now; returns how many."""
-        now = utc_us()
-        with self._lock, transaction(self._connection):
-            audit.record(self._connection, "retried", deliveries=list(ids))
-            return self._connection.executemany(
-                "UPDATE outbox SET state = 'owed', attempts = 0, reason = '', ended_utc_us = NULL, created_utc_us = ?, "
-                "next_attempt_utc_us = ? WHERE state IN ('parked', 'owed') AND id = ?",
+        """Owe parked and refused rows again, and try owed ones now; returns how many. By number, cancelled ones too."""
+        now = self.now_us()
+        with self.transaction() as connection:
+            audit.record(connection, "retried", deliveries=list(ids))
+            return connection.executemany(
+                f"UPDATE outbox SET {OWED_ANEW}, since_utc_us = ?, next_attempt_utc_us = ? "  # noqa: S608  # our words
+                "WHERE state IN ('parked', 'refused', 'cancelled', 'owed') AND id = ?",
                 [(now, now, one) for one in ids],
             ).rowcount
 
     def listing(self, *, state: str = "", study: str = "", limit: int = 200) -> list[Owed]:
         """Rows of one state and study, or of all (""), newest first."""
-        rows = self._rows(
-            "SELECT * FROM outbox WHERE ? IN ('', state) AND ? IN ('', study_instance_uid) ORDER BY id DESC LIMIT ?",
-            (state, study, limit),
+        wanted = {"state = ?": state, "study_instance_uid = ?": study}
+        which = [clause for clause, value in wanted.items() if value]
+        rows = self.rows(
+            f"SELECT {COLUMNS} FROM outbox WHERE {' AND '.join(which) or 'TRUE'} ORDER BY id DESC LIMIT ?",  # noqa: S608
+            (*filter(None, wanted.values()), limit),
         )
-        return [_owed(r) for r in rows]
+        return [owed_of(r) for r in rows]
 
-    def _rows(self, sql: str, parameters: Sequence[object] = ()) -> list[sqlite3.Row]:
-        with self._lock:
-            return self._connection.execute(sql, parameters).fetchall()
-
-    def _end(self, owed: Owed, state: str, status: int | None, reason: str) -> None:
-        with self._lock, transaction(self._connection):
-            self._connection.execute(
-                "UPDATE outbox SET state = ?, status = ?, reason = ?, attempts = attempts + 1, ended_utc_us = ? "
-                "WHERE id = ?",
-                (state, status, reason, utc_us(), owed.id),
-            )
+    def _end(self, connection: sqlite3.Connection, owed: Owed, end: _End) -> None:
+        """A row that was asked for anew meanwhile (`ask`) stays owed."""
+        now = self.now_us()
+        changed = connection.execute(
+            "UPDATE outbox SET state = ?, status = ?, reason = ?, attempts = attempts + ?, ended_utc_us = ?, "
+            "proof = '', question = '', asked = 0, prove_utc_us = ? WHERE id = ? AND state IN ('sending', 'owed') "
+            "AND case_key = ?",
+            (
+                end.state,
+                end.status,
+                end.reason,
+                end.tried,
+                now,
+                now + PROVE_AFTER_US if end.state == "sent" else None,
+                owed.id,
+                owed.case_key,
+            ),
+        ).rowcount
+        if changed:
             audit.record(
-                self._connection,
-                "delivered" if state == "sent" else "parked",
+                connection,
+                END_EVENTS[end.state],
                 study=owed.study_instance_uid,
                 case=owed.case_key,
                 destination=owed.destination,
                 instance=owed.sop_instance_uid,
-                status=status,
-                reason=reason,
+                status=end.status,
+                reason=end.reason,
             )
 
 
-def _delay_us(attempts: int) -> int:
-    """Doubling from 5 s to an hour, each within half of it to itself, so that many do not come at once."""
-    longest = min(LONGEST_DELAY_S, FIRST_DELAY_S * 2.0 ** min(attempts, 20))
-    return int(longest * random.uniform(0.5, 1.0) * 1_000_000)  # noqa: S311  # jitter, no secret
-
-
-def _owed(row: sqlite3.Row) -> Owed:
-    return Owed(
-        row["id"],
-        row["sop_instance_uid"],
-        row["destination"],
-        row["case_key"],
-        row["study_instance_uid"],
-        row["state"],
-        row["attempts"],
-        row["next_attempt_utc_us"],
-        row["created_utc_us"],
-        row["ended_utc_us"],
-        row["status"],
-        row["reason"],
-    )
+def owed_of(row: sqlite3.Row) -> Owed:
+    """A row with COLUMNS."""
+    return Owed(**dict(row) | {"held": bool(row["held"])})

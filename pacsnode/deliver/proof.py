@@ -1,4 +1,4 @@
-"""Proof that the archive holds what we hold: storage commitment, as the side that asks (PS3.4 Annex J).
+"""Proof that a peer holds what we hold: storage commitment, as the side that asks (PS3.4 Annex J).
 
 In: instances and the peer that is the archive. Out: questions, and what it answers on the same association; what it
 tells later, on an association of its own, the receiving process takes. Never sends an image, never removes one.
@@ -7,8 +7,9 @@ tells later, on an association of its own, the receiving process takes. Never se
 from __future__ import annotations
 
 import io
+import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import islice
 from typing import Final
 
@@ -30,7 +31,7 @@ from pacsnode.dimse.commitment import (
 )
 from pacsnode.dimse.pdus import AssociationLost, ProtocolViolation, ReleaseRequested, TimedOut
 from pacsnode.dimse.tls import Credentials
-from pacsnode.errors import Permanent, Rejected, Transient
+from pacsnode.errors import Permanent, Rejected, Transient, Unsupported
 from pacsnode.peers import Peer
 from pacsnode.telemetry import Log
 
@@ -40,6 +41,8 @@ MOST_IN_ONE: Final = 500
 """Instances in one question: some archives refuse longer ones."""
 ANSWER_WITHIN_S: Final = 10.0
 """How long the association stays open for an answer; afterwards the archive has to call us."""
+LOOK_EVERY_S: Final = 0.25
+"""How soon whoever waits for an answer gives way."""
 _TIMEOUTS: Final = Timeouts(connect_s=10, acse_s=30, pdu_s=30, dimse_s=60)
 _CONTEXTS: Final = ((COMMITMENT, (EXPLICIT_VR_LITTLE_ENDIAN, IMPLICIT_VR_LITTLE_ENDIAN)),)
 
@@ -53,16 +56,23 @@ class Outcome:
 
     asked: int = 0
     unanswered: int = 0
+    questions: list[str] = field(default_factory=list, compare=False)
+    """Their Transaction UIDs, in the order of the instances."""
 
 
 @dataclass(frozen=True)
 class Asker:
-    """Who asks, and what he remembers it in. Once `stopping` is true no further question is put."""
+    """Who asks, and what he remembers it in. Once `stopping` is true no further question is put.
+
+    Once `gives_way` is true no answer is waited for: somebody needs the association.
+    """
 
     calling_ae_title: str
     credentials: Credentials
     confirmations: Confirmations
     stopping: Callable[[], bool]
+    gives_way: Callable[[], bool] = lambda: False
+    answer_within_s: float = ANSWER_WITHIN_S
 
 
 def ask(archive: Peer, asker: Asker, instances: Iterator[Asked]) -> Outcome:
@@ -86,19 +96,24 @@ def ask(archive: Peer, asker: Asker, instances: Iterator[Asked]) -> Outcome:
         tls=asker.credentials.toward(archive),
     ) as association:
         if not association.accepted:
-            raise Permanent(f"peer {archive.name} does not accept Storage Commitment ({COMMITMENT})")
+            association.release()  # it did nothing wrong
+            raise Unsupported(f"peer {archive.name} does not accept Storage Commitment ({COMMITMENT})")
 
         def take(command: CommandSet, data_set: bytes, transfer_syntax_uid: str) -> None:
             kept.take(archive.name, command, data_set, transfer_syntax_uid)
 
-        outcome, questions, batch = Outcome(), list[str](), first
+        outcome, batch = Outcome(), first
         while batch and not asker.stopping():
-            questions.append(_put(association, archive, kept, batch, take))
+            outcome.questions.append(_put(association, archive, kept, batch, take))
             outcome.asked += len(batch)
             batch = list(islice(instances, MOST_IN_ONE))
-        while any(map(kept.is_open, questions)) and not asker.stopping() and association.hear(take):
+
+        def is_enough() -> bool:
+            return asker.stopping() or asker.gives_way()
+
+        while any(map(kept.is_open, outcome.questions)) and association.hear(take, asker.answer_within_s, is_enough):
             continue
-    outcome.unanswered = sum(map(kept.is_open, questions))
+    outcome.unanswered = sum(map(kept.is_open, outcome.questions))
     return outcome
 
 
@@ -112,7 +127,7 @@ def _put(association: _Asking, archive: Peer, kept: Confirmations, batch: Sequen
         raise
     if not (status.is_success or status.is_warning):
         kept.withdraw(transaction_uid)
-        raise Permanent(f"peer {archive.name} does not take a storage commitment request: {status}")
+        raise Unsupported(f"peer {archive.name} does not take a storage commitment request: {status}")
     return transaction_uid
 
 
@@ -137,26 +152,35 @@ class _Asking(Association):
                 else:
                     raise ProtocolViolation("the peer answered something that was not asked")
 
-    def hear(self, take: Take) -> bool:
-        """Wait for one report; False when none comes any more on this association."""
+    def hear(self, take: Take, within_s: float, is_enough: Callable[[], bool]) -> bool:
+        """Wait for one report; False when none comes any more on this association, or it is enough."""
+        until_s = time.monotonic() + within_s
         try:
-            command, told = self._message(ANSWER_WITHIN_S)
+            while (heard := self._heard()) is None:
+                if is_enough() or time.monotonic() >= until_s:
+                    return False
         except ReleaseRequested:
             self._transport.send(pdus.RELEASE_RP_PDU)
             self._transport.close()
             self._open = False
             return False
-        except TimedOut:
-            return False
         except AssociationLost as lost:  # whatever it did not say it may tell on an association of its own
             log.info("the archive ended the association", reason=lost)
             self.abort()
             return False
+        command, told = heard
         if command.command_field != commands.N_EVENT_REPORT_RQ:
             raise ProtocolViolation("the peer sent something that is no N-EVENT-REPORT")
         with self._aborting():
             self._answer_report(command, told, take)
         return True
+
+    def _heard(self) -> tuple[CommandSet, bytes] | None:
+        """A message, None when none begins for a moment; one that begins is waited for."""
+        try:
+            return self._message(LOOK_EVERY_S)
+        except TimedOut:
+            return None
 
     @property
     def _id(self) -> int:

@@ -1,98 +1,66 @@
-"""One sender thread for each destination to which something is owed: a dead destination delays no other.
-
-A thread sleeps until something is due or `wake` is called; it never polls.
-"""
+"""Threads of their own for each destination to which something is owed: a dead destination delays no other."""
 
 from __future__ import annotations
 
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import replace
+from datetime import UTC, tzinfo
 
-from pacsnode.database import utc_us
-from pacsnode.deliver import dimse
-from pacsnode.deliver.dimse import Locate, Route
-from pacsnode.deliver.outbox import Outbox, Owed
-from pacsnode.dimse.tls import NO_CREDENTIALS, Credentials
+from pacsnode.deliver.dimse import Route
+from pacsnode.deliver.lane import Around, Lane
+from pacsnode.deliver.outbox import Outbox
+from pacsnode.deliver.proving import Proving
 from pacsnode.peers import Peer
 from pacsnode.telemetry import Log
 
 log = Log(__name__)
 
-LONGEST_SLEEP_S = 300.0
-AFTER_ERROR_S = 30.0
-
 
 class Senders:
-    """Threads by destination. `find_peer` and `forbidden` (see `Route`) answer as the rules file has it now."""
+    """Lanes by destination. `find_peer` answers as the rules file has it now; without `proving` nothing is proven.
+
+    `zone` is that of the hours of peers. The clock is the outbox's.
+    """
 
     def __init__(
         self,
         outbox: Outbox,
-        calling_ae_title: str,
+        route: Route,
         find_peer: Callable[[str], Peer | None],
-        locate: Locate,
-        forbidden: Callable[[Owed, Peer], str],
-        credentials: Credentials = NO_CREDENTIALS,
+        proving: Proving | None = None,
+        zone: tzinfo = UTC,
     ) -> None:
         self._outbox = outbox
-        self._find_peer = find_peer
         self._stopping = threading.Event()
-        self._route = Route(calling_ae_title, locate, forbidden, self._stopping.is_set, credentials)
+        ours = replace(route, stopping=self._stopping.is_set)
+        self._around = Around(outbox, ours, find_peer, proving, zone, self._stopping)
         self._lock = threading.Lock()
-        self._threads: dict[str, tuple[threading.Thread, threading.Event]] = {}
+        self._lanes: dict[str, Lane] = {}
+        if resumed := outbox.resume():
+            log.info("deliveries that were cut off are owed again", instances=resumed)
 
     def wake(self) -> None:
-        """Something was owed, retried or reconfigured: every destination with a debt looks now."""
+        """Something was owed, retried, answered or reconfigured: every destination that it concerns looks now."""
         for destination in self._outbox.destinations():
-            self._thread(destination)[1].set()
+            self._lane(destination).wake()
+        for destination in self._outbox.unproven_destinations():
+            self._lane(destination).wake_prover()
 
     def stop(self, grace_s: float) -> None:
-        """Let every thread end after its present object; what is left stays owed."""
+        """Let running sends end; what is left is owed at the next start. The grace is for all threads together."""
         self._stopping.set()
         with self._lock:
-            threads = list(self._threads.values())
-        for _, bell in threads:
-            bell.set()
+            lanes = list(self._lanes.values())
+        for lane in lanes:
+            lane.stop()
         until = time.monotonic() + grace_s
-        for thread, _ in threads:
+        for thread in [thread for lane in lanes for thread in lane.threads]:
             thread.join(max(0.0, until - time.monotonic()))
 
-    def _thread(self, destination: str) -> tuple[threading.Thread, threading.Event]:
+    def _lane(self, destination: str) -> Lane:
         with self._lock:
-            if destination not in self._threads:
-                bell = threading.Event()
-                thread = threading.Thread(
-                    target=self._run, args=(destination, bell), name=f"sender {destination}", daemon=True
-                )
-                self._threads[destination] = thread, bell
-                thread.start()
-            return self._threads[destination]
-
-    def _run(self, destination: str, bell: threading.Event) -> None:
-        while True:
-            bell.clear()  # before the look at `_stopping`, which is set before the bell
-            if self._stopping.is_set():
-                return
-            try:
-                self._deliver_due(destination)
-                sleep_s = self._sleep_s(destination)
-            except Exception:  # a sender that ends would owe for ever in silence
-                log.exception("sender failed; it goes on", destination=destination)
-                sleep_s = AFTER_ERROR_S
-            bell.wait(sleep_s)
-
-    def _deliver_due(self, destination: str) -> None:
-        while not self._stopping.is_set() and (owed := self._outbox.due(destination)):
-            peer = self._find_peer(destination)
-            if peer is None:
-                for one in owed:
-                    self._outbox.park(one, f"the rules file has no peer {destination}; enter it, then retry")
-                continue
-            dimse.deliver(self._outbox, owed, peer, self._route)
-
-    def _sleep_s(self, destination: str) -> float:
-        due = self._outbox.next_due_utc_us(destination)
-        if due is None:
-            return LONGEST_SLEEP_S
-        return min(LONGEST_SLEEP_S, max(0.0, (due - utc_us()) / 1e6))
+            if destination not in self._lanes:
+                self._lanes[destination] = Lane(destination, self._around)
+            return self._lanes[destination]

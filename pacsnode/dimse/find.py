@@ -1,8 +1,9 @@
-"""How many images a peer has of a study: C-FIND as the side that asks (PS3.4 C.4.1), and nothing else of query.
+"""How many images a peer has of a study, or which: C-FIND as the side that asks (PS3.4 C.4.1), nothing else of query.
 
-In: a study, and where the peer is. Out: a number, None where the peer knows no such study or counts nothing. Raises
-Transient, Permanent and ConfigError. What a peer answers is believed as little as may be: only numbers within reason,
-of the very study that was asked for, and only so many answers in so much time. Keeps no attribute but UIDs.
+In: a study, and where the peer is. Out: a number, None where the peer knows no such study or counts nothing; or the
+UIDs of the images that it has of some series. Raises Transient, Permanent and ConfigError. What a peer answers is
+believed as little as may be: only numbers within reason, of the very study that was asked for, and only so many answers
+in so much time. Keeps no attribute but UIDs.
 """
 
 from __future__ import annotations
@@ -10,7 +11,8 @@ from __future__ import annotations
 import re
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -26,7 +28,7 @@ from pacsnode.dimse.commands import Status
 from pacsnode.dimse.commitment import Encoder
 from pacsnode.dimse.pdus import AssociationLost, ProtocolViolation, TimedOut
 from pacsnode.dimse.tls import NO_CREDENTIALS, Credentials
-from pacsnode.errors import Permanent, Transient
+from pacsnode.errors import Permanent, Transient, Unsupported
 from pacsnode.peers import Peer
 
 STUDY_ROOT: Final = "1.2.840.10008.5.1.4.1.2.2.1"
@@ -94,6 +96,33 @@ def count_images(
     """
     if not is_safe(question.study_instance_uid):
         raise Permanent("a study whose UID is no UID cannot be asked for")
+    with _asking(peer, calling_ae_title, credentials, limits) as association:
+        return _Counting(association, peer, question, limits.most_answers).count()
+
+
+def held_images(
+    series: Mapping[str, frozenset[str]],
+    peer: Peer,
+    calling_ae_title: str,
+    credentials: Credentials = NO_CREDENTIALS,
+    limits: Limits = LIMITS,
+) -> frozenset[str]:
+    """SOP Instance UIDs that `peer` says it has, at IMAGE level, of the series of some studies (by StudyInstanceUID).
+
+    Raises as `count_images` does; Unsupported where the peer answers no queries, or not this one.
+    """
+    held: set[str] = set()
+    with _asking(peer, calling_ae_title, credentials, limits) as association:
+        for study, of_study in series.items():
+            counting = _Counting(association, peer, Question(study), limits.most_answers)
+            for one in sorted(of_study):
+                held |= counting.images(one)
+    return frozenset(held)
+
+
+@contextmanager
+def _asking(peer: Peer, calling_ae_title: str, credentials: Credentials, limits: Limits) -> Iterator[Association]:
+    """An association for queries, cut when the whole takes too long."""
     if peer.obstacle or peer.port is None:
         raise Permanent(f"peer {peer.name} cannot be asked: {peer.obstacle}")
     ends_s = time.monotonic() + limits.in_all_s
@@ -111,7 +140,7 @@ def count_images(
     end.start()
     try:
         with association:
-            return _Counting(association, peer, question, limits.most_answers).count()
+            yield association
     except AssociationLost as lost:
         if time.monotonic() < ends_s:
             raise
@@ -130,7 +159,8 @@ class _Counting:
         self._answers_left = most_answers
         accepted = sorted(association.accepted, key=lambda context: context[0] != STUDY_ROOT)
         if not accepted:
-            raise Permanent(f"peer {peer.name} answers no queries: it takes neither Study Root nor Patient Root FIND")
+            association.release()  # it did nothing wrong
+            raise Unsupported(f"peer {peer.name} answers no queries: it takes neither Study Root nor Patient Root FIND")
         self._root, self._transfer_syntax = accepted[0]
 
     def count(self) -> int | None:
@@ -142,7 +172,7 @@ class _Counting:
             if not told or max(told):
                 return max(told, default=None)
         of_series = self._of_series()
-        return sum(number or self._of_images(series) for series, number in of_series.items()) or None
+        return sum(number or len(self.images(series)) for series, number in of_series.items()) or None
 
     def _of_series(self) -> dict[str, int]:
         """The number of each series, 0 where the peer tells none."""
@@ -156,7 +186,7 @@ class _Counting:
         self._ask("SERIES", {SERIES_INSTANCE_UID: "", SERIES_RELATED_INSTANCES: ""}, take)
         return found
 
-    def _of_images(self, series_instance_uid: str) -> int:
+    def images(self, series_instance_uid: str) -> set[str]:
         found: set[str] = set()
 
         def take(match: nested.Item) -> None:
@@ -165,7 +195,7 @@ class _Counting:
                 found.add(uid)
 
         self._ask("IMAGE", {SERIES_INSTANCE_UID: series_instance_uid, SOP_INSTANCE_UID: ""}, take)
-        return len(found)
+        return found
 
     def _ask(self, level: str, keys: Mapping[int, str], take: Callable[[nested.Item], None]) -> None:
         """One C-FIND; `take` gets each answer that is of the study."""
@@ -221,4 +251,4 @@ def _number(match: nested.Item, tag: int) -> int:
 def _refused(peer: Peer, level: str, status: Status) -> Transient | Permanent:
     text = f"peer {peer.name} refuses the question at {level} level: {status}"
     out_of_resources = status.code >> 8 == 0xA7 or status.code == commands.RESOURCE_LIMITATION
-    return Transient(text) if out_of_resources else Permanent(text)
+    return Transient(text) if out_of_resources else Unsupported(text)

@@ -7,7 +7,6 @@ for their editor too.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, get_args
@@ -15,7 +14,7 @@ from typing import Annotated, Any, Literal, get_args
 from pydantic import BeforeValidator, Field, GetJsonSchemaHandler, StringConstraints, WithJsonSchema, field_validator
 
 from pacsnode import yamlfile
-from pacsnode.durations import DURATION, Seconds, seconds
+from pacsnode.durations import DURATION, PAIR, PAIR_LENGTH, Clock, Seconds, seconds
 from pacsnode.handover import LateAction, OnFailure, ResultKind
 from pacsnode.operands import WEEKDAYS
 from pacsnode.operators import ConditionMap
@@ -50,18 +49,6 @@ def _values(raw: object) -> tuple[str, ...]:
     return tuple(map(str, values))
 
 
-def _from_to(raw: object) -> object:
-    if not isinstance(raw, list) or len(raw) != 2:
-        raise wrong("wrong-type", f"expected two values, [from, to], found {yamlfile.found_in_words(raw)}")
-    return raw
-
-
-def _clock(raw: object) -> str:
-    if not isinstance(raw, str) or not re.fullmatch(r"([01]\d|2[0-3]):[0-5]\d", raw):
-        raise wrong("clock", f'expected a time of day such as "18:30", found {yamlfile.found_in_words(raw)}')
-    return raw
-
-
 @dataclass(frozen=True, eq=False)
 class _Or:
     """In the schema for editors: what may stand there in short."""
@@ -73,11 +60,8 @@ class _Or:
 
 
 Quiet = Annotated[float, BeforeValidator(_quiet), DURATION]
-Clock = Annotated[str, BeforeValidator(_clock)]
 Name = Annotated[str, StringConstraints(min_length=1, max_length=64, strip_whitespace=True)]
 Names = Annotated[Items[Name], BeforeValidator(_one_or_more), Field(min_length=1), _Or({"type": "string"})]
-PAIR_LENGTH = Field(min_length=2, max_length=2)
-PAIR = BeforeValidator(_from_to)
 Number = Annotated[float, BeforeValidator(lambda raw: float(raw) if type(raw) is int else raw)]
 
 

@@ -17,6 +17,8 @@ from pydicom.data import get_testdata_file
 
 from pacsnode import schema
 from pacsnode.database import connect, transaction
+from pacsnode.deliver.dimse import Route
+from pacsnode.deliver.orders import Orders, Selection
 from pacsnode.deliver.outbox import Debt, Outbox, Owed, owe
 from pacsnode.deliver.senders import Senders
 from pacsnode.dimse import associate, commands, pdus
@@ -74,9 +76,8 @@ class Node:
     senders: Senders = field(init=False)
 
     def __post_init__(self) -> None:
-        self.senders = Senders(
-            self.outbox, "PACSNODE", self.peers.get, self.locate, lambda owed, peer: self.forbidden(owed, peer)
-        )
+        route = Route("PACSNODE", self.locate, lambda owed, peer: self.forbidden(owed, peer), lambda: False)
+        self.senders = Senders(self.outbox, route, self.peers.get)
 
     def locate(self, uid: str) -> Path:
         if uid not in self.files:
@@ -110,7 +111,7 @@ class Node:
         return self.row(destination)
 
     def is_postponed(self, destination: str) -> Owed:
-        wait_until(lambda: self.row(destination).attempts > 0)
+        wait_until(lambda: self.row(destination).state == "owed" and self.row(destination).reason != "")
         assert self.row(destination).state == "owed"
         return self.row(destination)
 
@@ -158,9 +159,9 @@ def test_a_peer_that_is_down_gets_it_when_it_comes_up(node: Node, report: Path, 
     node.owe("pacs", uid)
     postponed = node.is_postponed("pacs")
     assert f"127.0.0.1:{port}" in postponed.reason
-    assert postponed.next_attempt_utc_us > postponed.created_utc_us
+    assert postponed.attempts == 0
     with storescp(tmp_path / "pacs", port, "+xa") as folder:
-        assert node.outbox.retry([postponed.id]) == 1
+        assert Orders(node.outbox, "me").retry(Selection(ids=(postponed.id,))) == 1
         node.senders.wake()
         node.ends("pacs", "sent")
         assert len(received(folder)) == 1
@@ -193,16 +194,20 @@ def test_a_stop_waits_once_for_all_destinations_that_hang(node: Node, report: Pa
             node.owe(f"dead-{number}", uid)
             connections.append(stack.enter_context(dead.accept()[0]))
         node.senders.stop(2.0)
-    wait_until(lambda: all(o.attempts for o in node.outbox.listing()))
+    wait_until(lambda: all(o.reason and o.state == "owed" for o in node.outbox.listing()))
+    assert {o.attempts for o in node.outbox.listing()} == {0}
     assert {o.state for o in node.outbox.listing()} == {"owed"}
 
 
 def test_a_stop_ends_idle_senders_at_once(node: Node) -> None:
     for _ in range(30):
-        senders = Senders(node.outbox, "PACSNODE", node.peers.get, node.locate, lambda owed, peer: "")
-        threads = [senders._thread(f"peer-{n}")[0] for n in range(4)]
+        route = Route("PACSNODE", node.locate, lambda owed, peer: "", lambda: False)
+        senders = Senders(node.outbox, route, node.peers.get)
+        lanes = [senders._lane(f"peer-{n}") for n in range(4)]
+        for lane in lanes:
+            lane.wake()
         senders.stop(20)
-        assert not any(thread.is_alive() for thread in threads)
+        assert not any(thread.is_alive() for lane in lanes for thread in lane.threads)
 
 
 @contextlib.contextmanager
@@ -255,14 +260,15 @@ def test_a_peer_without_room_gets_it_later(node: Node, report: Path) -> None:
         assert "out of resources" in node.is_postponed("pacs").reason
 
 
-def test_a_peer_that_cannot_understand_it_parks_it_with_its_status(node: Node, report: Path) -> None:
+def test_what_a_peer_cannot_understand_is_refused_with_its_status(node: Node, report: Path) -> None:
     uid = node.keep(report)
     with answering(0xC123) as port:
         node.peer("pacs", port)
         node.owe("pacs", uid)
-        parked = node.ends("pacs", "parked")
-    assert parked.status == 0xC123
-    assert "so it is" in parked.reason or "C123" in parked.reason
+        refused = node.ends("pacs", "refused")
+    assert refused.status == 0xC123
+    assert "so it is" in refused.reason
+    assert "C123" in refused.reason
 
 
 def test_a_warning_counts_as_taken(node: Node, report: Path) -> None:
@@ -307,7 +313,7 @@ def test_a_file_that_is_gone_parks_its_row_and_no_other(node: Node, report: Path
     node.peer("pacs", port)
     with storescp(tmp_path / "pacs", port, "+xa"):
         node.owe("pacs", "1.2.3.98", "1.2.3.99", uid)
-        wait_until(lambda: not node.outbox.listing(state="owed"))
+        wait_until(lambda: all(o.state in ("sent", "parked") for o in node.outbox.listing()))
     states = {o.sop_instance_uid: o.state for o in node.outbox.listing()}
     assert states == {"1.2.3.98": "parked", "1.2.3.99": "parked", uid: "sent"}
 

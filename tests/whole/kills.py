@@ -135,7 +135,7 @@ def _settle(node: Node, modality: Modality) -> None:
                 {c.state for c in cases.of_study(study)} <= {"done", "parked"} and cases.of_study(study)
                 for study in modality.studies
             )
-            return ended and not outbox.listing(state="owed", limit=1)
+            return ended and not any(outbox.listing(state=state, limit=1) for state in ("owed", "sending"))
         finally:
             cases.close()
             outbox.close()

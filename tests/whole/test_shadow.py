@@ -68,7 +68,8 @@ class World:
 
         def all_sent() -> bool:
             with closing(sqlite3.connect(self.node.home / "node.db")) as connection:
-                return bool(connection.execute("SELECT count(*) FROM outbox WHERE state = 'owed'").fetchone() == (0,))
+                sql = "SELECT count(*) FROM outbox WHERE state IN ('owed', 'sending')"
+                return bool(connection.execute(sql).fetchone() == (0,))
 
         wait_until(all_sent, 60, 0.2)
         return [one for one in self.pacs.objects() if study == one.StudyInstanceUID]
