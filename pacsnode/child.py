@@ -175,7 +175,15 @@ def main() -> None:
         write_objects(folder, kinds, objects)
         return {"objects": len(objects)}
 
-    compute.serve({"warm": warm, "infer": infer, "infer_many": infer_many, "encode": encode}, models.make_room)
+    def convert(request: Message) -> Message:
+        """An archived object in a transfer syntax that a destination takes."""
+        from pacsnode.infer.converting import convert as write
+
+        write(Path(request["source"]), request["transfer_syntax_uid"], Path(request["target"]))
+        return {}
+
+    operations = {"warm": warm, "infer": infer, "infer_many": infer_many, "encode": encode, "convert": convert}
+    compute.serve(operations, models.make_room)
 
 
 if __name__ == "__main__":

@@ -19,6 +19,7 @@ from pacsnode.archive.rule_versions import RuleVersions
 from pacsnode.archive.store import Archive
 from pacsnode.considering import Considering
 from pacsnode.database import boot_us, utc_us
+from pacsnode.deliver.learned import Learned
 from pacsnode.deliver.outbox import Outbox
 from pacsnode.deliver.senders import Senders
 from pacsnode.dimse.tls import credentials
@@ -52,6 +53,9 @@ KEEP_RUNS_S = 7 * 86400.0
 KEEP_NUMBERS_S = 90 * 86400.0
 """Some hundred bytes a case: enough to compare two services over a quarter, without their outlines."""
 LOOK_AT_RUNS_EVERY_S = 3600.0
+CONVERT_LIMITS = Limits(time_s=300.0, memory_mb=6000)
+CONVERT_PRIORITY = 10
+"""As a case of routine has it."""
 WARM_LIMITS = Limits(time_s=600.0, memory_mb=16_000)
 
 
@@ -80,6 +84,7 @@ class Work:
         self._considering = Considering(
             settings, self._cases, self._workflow.owing, lambda: self._site, self._doorbell.released_boot_us
         )
+        self._ladder = Learned(settings.node_db)
         self._senders = Senders(
             self._outbox,
             settings.ae_title,
@@ -87,6 +92,8 @@ class Work:
             self._locate,
             self._workflow.owing.forbidden,
             credentials=credentials(settings),
+            convert=self._convert,
+            learn=self._ladder.learn,
         )
         self._engine = Engine(
             settings.engine_url,
@@ -230,6 +237,15 @@ class Work:
         if instance is None:
             raise Permanent(f"instance {sop_instance_uid} is not in the archive")
         return self._settings.files / instance.path
+
+    def _convert(self, source: Path, transfer_syntax_uid: str, target: Path) -> None:
+        """Have the compute process write an archived object anew for a destination."""
+        request = {
+            "source": str(source.absolute()),
+            "transfer_syntax_uid": transfer_syntax_uid,
+            "target": str(target.absolute()),
+        }
+        self._queue.call("convert", request, CONVERT_LIMITS, Turn(CONVERT_PRIORITY, Kind.REPORT))
 
     def _warm(self) -> None:
         """Load the models before the first study waits for them."""

@@ -139,9 +139,10 @@ class Outbox:
         )[0][0]
         return None if due is None else int(due)
 
-    def sent(self, owed: Owed, status: int) -> None:
-        """The peer took the instance (success or warning status)."""
-        self._end(owed, "sent", status, "" if status == 0 else f"taken with warning 0x{status:04X}")
+    def sent(self, owed: Owed, status: int, note: str = "") -> None:
+        """The peer took the instance (success or warning status). `note`: what was sent instead of what is stored."""
+        told = [note, f"taken with warning 0x{status:04X}" if status else ""]
+        self._end(owed, "sent", status, "; ".join(filter(None, told)))
 
     def park(self, owed: Owed, reason: str, status: int | None = None) -> None:
         """The peer will not take it until a person changes something."""

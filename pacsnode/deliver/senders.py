@@ -10,9 +10,9 @@ import time
 from collections.abc import Callable
 
 from pacsnode.database import utc_us
-from pacsnode.deliver import dimse
-from pacsnode.deliver.dimse import Locate, Route
+from pacsnode.deliver import destinations
 from pacsnode.deliver.outbox import Outbox, Owed
+from pacsnode.deliver.ready import Convert, Learn, Locate, Route, cannot_convert, learn_nothing
 from pacsnode.dimse.tls import NO_CREDENTIALS, Credentials
 from pacsnode.peers import Peer
 from pacsnode.telemetry import Log
@@ -34,11 +34,13 @@ class Senders:
         locate: Locate,
         forbidden: Callable[[Owed, Peer], str],
         credentials: Credentials = NO_CREDENTIALS,
+        convert: Convert = cannot_convert,
+        learn: Learn = learn_nothing,
     ) -> None:
         self._outbox = outbox
         self._find_peer = find_peer
         self._stopping = threading.Event()
-        self._route = Route(calling_ae_title, locate, forbidden, self._stopping.is_set, credentials)
+        self._route = Route(calling_ae_title, locate, forbidden, self._stopping.is_set, credentials, convert, learn)
         self._lock = threading.Lock()
         self._threads: dict[str, tuple[threading.Thread, threading.Event]] = {}
 
@@ -89,7 +91,7 @@ class Senders:
                 for one in owed:
                     self._outbox.park(one, f"the rules file has no peer {destination}; enter it, then retry")
                 continue
-            dimse.deliver(self._outbox, owed, peer, self._route)
+            destinations.deliver(self._outbox, owed, peer, self._route)
 
     def _sleep_s(self, destination: str) -> float:
         due = self._outbox.next_due_utc_us(destination)

@@ -17,12 +17,14 @@ from pydicom.data import get_testdata_file
 
 from pacsnode import schema
 from pacsnode.database import connect, transaction
+from pacsnode.deliver.learned import Learned
 from pacsnode.deliver.outbox import Debt, Outbox, Owed, owe
 from pacsnode.deliver.senders import Senders
 from pacsnode.dimse import associate, commands, pdus
 from pacsnode.dimse.part10 import read_meta
 from pacsnode.dimse.transport import Transport
 from pacsnode.errors import Permanent
+from pacsnode.infer.converting import convert
 from pacsnode.peers import Peer
 from pacsnode.settings import Settings, load
 
@@ -70,12 +72,20 @@ class Node:
     outbox: Outbox
     peers: dict[str, Peer] = field(default_factory=dict)
     files: dict[str, Path] = field(default_factory=dict)
+    learned: Learned = field(init=False)
     forbidden: Callable[[Owed, Peer], str] = lambda owed, peer: ""
     senders: Senders = field(init=False)
 
     def __post_init__(self) -> None:
+        self.learned = Learned(self.settings.node_db)
         self.senders = Senders(
-            self.outbox, "PACSNODE", self.peers.get, self.locate, lambda owed, peer: self.forbidden(owed, peer)
+            self.outbox,
+            "PACSNODE",
+            self.peers.get,
+            self.locate,
+            lambda owed, peer: self.forbidden(owed, peer),
+            convert=convert,
+            learn=self.learned.learn,
         )
 
     def locate(self, uid: str) -> Path:
@@ -123,6 +133,7 @@ def node(tmp_path: Path) -> Iterator[Node]:
     yield made
     made.senders.stop(20)
     made.outbox.close()
+    made.learned.close()
 
 
 @pytest.fixture
