@@ -13,7 +13,6 @@ from pathlib import Path
 from pacsnode.allowing import Allowing
 from pacsnode.archive import numbers
 from pacsnode.archive.cases import Cases
-from pacsnode.archive.index import Index
 from pacsnode.archive.recovery import recover
 from pacsnode.archive.rule_versions import RuleVersions
 from pacsnode.archive.store import Archive
@@ -25,7 +24,7 @@ from pacsnode.deliver.senders import Senders
 from pacsnode.dimse.tls import credentials
 from pacsnode.doorbell import Bell, Doorbell, Ring
 from pacsnode.engine import Engine, Step
-from pacsnode.errors import PacsnodeError, Permanent, Transient
+from pacsnode.errors import PacsnodeError, Transient
 from pacsnode.handover import NodeIdentity
 from pacsnode.infer.catalogue import NOT_ALLOWED
 from pacsnode.infer.compute import ComputeKeeper
@@ -89,7 +88,7 @@ class Work:
             self._outbox,
             settings.ae_title,
             lambda n: self._site.rules.peers.by_name(n),
-            self._locate,
+            self._workflow.file_of,
             self._workflow.owing.forbidden,
             credentials=credentials(settings),
             convert=self._convert,
@@ -227,16 +226,6 @@ class Work:
         if reason.startswith(NOT_ALLOWED):  # it may have been allowed at this very moment
             self._some_held.set()
         self._bell.ring()
-
-    def _locate(self, sop_instance_uid: str) -> Path:
-        index = Index(self._settings.index_db)
-        try:
-            instance = index.instance(sop_instance_uid)
-        finally:
-            index.close()
-        if instance is None:
-            raise Permanent(f"instance {sop_instance_uid} is not in the archive")
-        return self._settings.files / instance.path
 
     def _convert(self, source: Path, transfer_syntax_uid: str, target: Path) -> None:
         """Have the compute process write an archived object anew for a destination."""

@@ -8,6 +8,8 @@ happens between two associations, since a peer does not wait for a conversion.
 from __future__ import annotations
 
 import tempfile
+import time
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +17,7 @@ from typing import Final
 
 from pydicom.uid import UID
 
-from pacsnode.deliver.outbox import Outbox, Owed
+from pacsnode.deliver.outbox import Outbox, Owed, Taken
 from pacsnode.deliver.ready import Ready, Route, ready, settle
 from pacsnode.dimse.associate import MOST_CONTEXTS
 from pacsnode.dimse.association import (
@@ -25,6 +27,7 @@ from pacsnode.dimse.association import (
     contexts_for,
 )
 from pacsnode.dimse.commands import SOP_CLASS_NOT_SUPPORTED, Status
+from pacsnode.dimse.part10 import FileMeta
 from pacsnode.errors import ConfigError, Permanent, Transient
 from pacsnode.peers import Peer
 
@@ -32,6 +35,11 @@ FALLBACKS: Final = (EXPLICIT_VR_LITTLE_ENDIAN, IMPLICIT_VR_LITTLE_ENDIAN)
 """What an object is written anew in, in this order."""
 MOST_CONVERTED_BYTES: Final = 1 << 30
 """So much lies in temporary files before it is sent."""
+ENTER_TOGETHER: Final = 25
+ENTER_WITHIN_S: Final = 0.25
+LARGE_BYTES: Final = 4 << 20
+"""Outcomes are entered so many in one transaction, so soon, and before an object that takes its time: each transaction
+waits for the disk, which costs as much as sending a CT image does."""
 
 Pair = tuple[str, str]
 """SOP class and transfer syntax."""
@@ -52,7 +60,9 @@ class _Sending:
         self._outbox = outbox
         self._peer = peer
         self._route = route
-        self.left = list(left)
+        self._taken: list[Taken] = []
+        self._taken_since_s = 0.0
+        self.left = deque(left)
 
     def associate(self, pairs: Sequence[Pair]) -> Association:
         """An association for these pairs; what the peer says to each is remembered."""
@@ -80,7 +90,7 @@ class _Sending:
                 if not taken:
                     self._end(one, _refusal(association, one))
                 elif taken[0] == one.meta.transfer_syntax_uid:
-                    self._end(one, association.store_file(one.path))
+                    self._end(one, self._store(association, one.path, one.meta))
                 else:
                     instead.append(_Instead(one, taken[0]))
         return instead
@@ -123,28 +133,50 @@ class _Sending:
                 if self._route.stopping():
                     return
                 if (instead.one.meta.sop_class_uid, instead.syntax) in association.accepted:
-                    self._end(instead.one, association.store_file(path), f"sent in {UID(instead.syntax).name}")
+                    self._end(instead.one, self._store(association, path), f"sent in {UID(instead.syntax).name}")
                 else:
                     self._end(instead.one, _refusal(association, instead.one))
 
+    def _store(self, association: Association, path: Path, meta: FileMeta | None = None) -> Status:
+        if path.stat().st_size > LARGE_BYTES:
+            self.enter()  # what was taken before is not kept waiting
+        return association.store_file(path, meta)
+
     def _end(self, one: Ready, answer: Status | str, note: str = "") -> None:
-        if isinstance(answer, Status) and answer.code == SOP_CLASS_NOT_SUPPORTED:
-            self._route.learn(self._peer, {(one.meta.sop_class_uid, ""): f"answered C-STORE with {answer}"})
-        settle(self._outbox, one.owed, answer, note)
+        """The outcome of one row. What was taken is entered for several rows together, within moments."""
+        if isinstance(answer, Status) and (answer.is_success or answer.is_warning):
+            self._taken.append(Taken(one.owed, answer.code, note))
+            now_s = time.monotonic()
+            if len(self._taken) == 1:
+                self._taken_since_s = now_s
+            if len(self._taken) >= ENTER_TOGETHER or now_s - self._taken_since_s > ENTER_WITHIN_S:
+                self.enter()
+        else:
+            if isinstance(answer, Status) and answer.code == SOP_CLASS_NOT_SUPPORTED:
+                self._route.learn(self._peer, {(one.meta.sop_class_uid, ""): f"answered C-STORE with {answer}"})
+            settle(self._outbox, one.owed, answer, note)
         self.left.remove(one)
+
+    def enter(self) -> None:
+        """Enter what was taken. After a kill before this, the same UIDs are sent once more."""
+        if self._taken:
+            self._outbox.sent_together(self._taken)
+            self._taken.clear()
 
 
 def deliver(outbox: Outbox, owed: Sequence[Owed], peer: Peer, route: Route) -> None:
     """Send `owed` to `peer`; every row ends sent, parked with the peer's reason, or postponed."""
     sending = _Sending(outbox, ready(outbox, owed, peer, route), peer, route)
     try:
-        for some in groups(sending.left[:], _syntaxes):
+        for some in groups(list(sending.left), _syntaxes):
             if route.stopping():
                 return
             sending.converted(sending.as_stored(some))
     except (Transient, Permanent, ConfigError) as error:
         # Permanent and ConfigError are of the association: they need a person, or a peer set right, and another try.
         outbox.postpone([one.owed for one in sending.left], str(error))
+    finally:
+        sending.enter()
 
 
 def groups(waiting: Sequence[Ready], syntaxes: Callable[[Ready], Sequence[str]]) -> Iterator[list[Ready]]:

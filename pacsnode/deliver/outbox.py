@@ -39,6 +39,15 @@ class Owed:
 
 
 @dataclass(frozen=True)
+class Taken:
+    """One row whose instance the peer took. `note`: what was sent instead of what is stored."""
+
+    owed: Owed
+    status: int
+    note: str = ""
+
+
+@dataclass(frozen=True)
 class Debt:
     """What a case owes: these instances to this destination; `refusal` parks the rows at once, with that reason."""
 
@@ -141,12 +150,19 @@ class Outbox:
 
     def sent(self, owed: Owed, status: int, note: str = "") -> None:
         """The peer took the instance (success or warning status). `note`: what was sent instead of what is stored."""
-        told = [note, f"taken with warning 0x{status:04X}" if status else ""]
-        self._end(owed, "sent", status, "; ".join(filter(None, told)))
+        self.sent_together([Taken(owed, status, note)])
+
+    def sent_together(self, taken: Sequence[Taken]) -> None:
+        """As `sent`, for several in one transaction: the disk is waited for once."""
+        with self._lock, transaction(self._connection):
+            for one in taken:
+                told = [one.note, f"taken with warning 0x{one.status:04X}" if one.status else ""]
+                self._end(one.owed, "sent", one.status, "; ".join(filter(None, told)))
 
     def park(self, owed: Owed, reason: str, status: int | None = None) -> None:
         """The peer will not take it until a person changes something."""
-        self._end(owed, "parked", status, reason)
+        with self._lock, transaction(self._connection):
+            self._end(owed, "parked", status, reason)
 
     def postpone(self, owed: Sequence[Owed], reason: str) -> None:
         """Not now: back-off with jitter, from seconds to an hour, for days; then parked."""
@@ -185,22 +201,22 @@ class Outbox:
             return self._connection.execute(sql, parameters).fetchall()
 
     def _end(self, owed: Owed, state: str, status: int | None, reason: str) -> None:
-        with self._lock, transaction(self._connection):
-            self._connection.execute(
-                "UPDATE outbox SET state = ?, status = ?, reason = ?, attempts = attempts + 1, ended_utc_us = ? "
-                "WHERE id = ?",
-                (state, status, reason, utc_us(), owed.id),
-            )
-            audit.record(
-                self._connection,
-                "delivered" if state == "sent" else "parked",
-                study=owed.study_instance_uid,
-                case=owed.case_key,
-                destination=owed.destination,
-                instance=owed.sop_instance_uid,
-                status=status,
-                reason=reason,
-            )
+        """The caller holds the transaction."""
+        self._connection.execute(
+            "UPDATE outbox SET state = ?, status = ?, reason = ?, attempts = attempts + 1, ended_utc_us = ? "
+            "WHERE id = ?",
+            (state, status, reason, utc_us(), owed.id),
+        )
+        audit.record(
+            self._connection,
+            "delivered" if state == "sent" else "parked",
+            study=owed.study_instance_uid,
+            case=owed.case_key,
+            destination=owed.destination,
+            instance=owed.sop_instance_uid,
+            status=status,
+            reason=reason,
+        )
 
 
 def _delay_us(attempts: int) -> int:

@@ -65,9 +65,10 @@ class Ready:
 def ready(outbox: Outbox, owed: Sequence[Owed], peer: Peer, route: Route) -> list[Ready]:
     """The rows that may go; the others are parked with the reason."""
     found = []
+    obstacle = peer.obstacle
     for one in owed:
-        if peer.obstacle:
-            outbox.park(one, f"nothing can be sent to peer {peer.name}: {peer.obstacle}; correct it, then retry")
+        if obstacle:
+            outbox.park(one, f"nothing can be sent to peer {peer.name}: {obstacle}; correct it, then retry")
             continue
         if reason := route.forbidden(one, peer):
             outbox.park(one, reason)

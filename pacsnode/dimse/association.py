@@ -18,7 +18,7 @@ from typing import Final, Self
 from pacsnode.dimse import associate, commands, pdus, requesting
 from pacsnode.dimse.associate import MOST_CONTEXTS
 from pacsnode.dimse.commands import CommandSet, Status
-from pacsnode.dimse.part10 import read_meta
+from pacsnode.dimse.part10 import FileMeta, read_meta
 from pacsnode.dimse.pdus import AssociationLost, ProtocolViolation
 from pacsnode.dimse.tls import Outgoing
 from pacsnode.dimse.transport import Transport
@@ -151,10 +151,13 @@ class Association:
             self._transport.send_message(prefix, context_id, data_set, self._maximum_length)
             return self._answer(commands.C_STORE_RSP)
 
-    def store_file(self, path: Path) -> Status:
-        """C-STORE of a Part 10 file, its data set as it lies there."""
+    def store_file(self, path: Path, meta: FileMeta | None = None) -> Status:
+        """C-STORE of a Part 10 file, its data set as it lies there. `meta`: where the file was read before."""
         with path.open("rb") as file:
-            meta = read_meta(file)
+            if meta is None:
+                meta = read_meta(file)
+            else:
+                file.seek(meta.dataset_offset)
             return self.store(meta.sop_class_uid, meta.sop_instance_uid, meta.transfer_syntax_uid, file)
 
     def find(self, sop_class_uid: str, identifier: bytes, take: Callable[[bytes], None]) -> Status:
