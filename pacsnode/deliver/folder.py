@@ -10,20 +10,25 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
+import re
 import secrets
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pydicom
+from pydicom.dataelem import DataElement, RawDataElement
+from pydicom.errors import InvalidDicomError
 
 from pacsnode.deliver.outbox import Outbox, Owed
 from pacsnode.deliver.ready import Route, ready, settle
-from pacsnode.dicom.uids import is_safe
 from pacsnode.dimse.commands import DONE
 from pacsnode.errors import Permanent, Transient
 from pacsnode.peers import Peer
 
 _PIECE_BYTES = 1 << 20
+_SAFE_NAME = re.compile(r"(?=.{1,64}$)[0-9]+(\.[0-9]+)*", re.ASCII)
+"""As PS3.5 9.1 has it: two dots in a row are none, and so no name of another folder."""
+_NAMES = ("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID")
 
 
 def deliver(outbox: Outbox, owed: Sequence[Owed], peer: Peer, route: Route) -> None:
@@ -78,14 +83,21 @@ def _root(peer: Peer) -> Path:
 
 def _place(root: Path, source: Path) -> Path:
     """Where the file goes. Raises Permanent where a UID is none."""
-    header = pydicom.dcmread(
-        source, stop_before_pixels=True, specific_tags=["StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID"]
-    )
-    names = [str(header.get(key) or "") for key in ("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID")]
-    if not all(map(is_safe, names)):
+    try:
+        header = pydicom.dcmread(source, stop_before_pixels=True, specific_tags=list(_NAMES))
+    except (InvalidDicomError, AttributeError, EOFError, LookupError, NotImplementedError, ValueError) as error:
+        raise Permanent("its header cannot be read") from error
+    names = [_text(header.get_item(keyword)) for keyword in _NAMES]
+    if not all(map(_SAFE_NAME.fullmatch, names)):
         raise Permanent("its study, series or instance has a UID that is not of digits and dots")
     study, series, instance = names
     return root / study / series / f"{instance}.dcm"
+
+
+def _text(element: DataElement | RawDataElement | None) -> str:
+    """A UID as it stands in the file: pydicom would warn of a wrong one, with its text."""
+    value = b"" if element is None else element.value
+    return value.decode("ascii", errors="replace").rstrip("\0 ") if isinstance(value, bytes) else str(value or "")
 
 
 def _put(source: Path, target: Path) -> None:
