@@ -10,15 +10,18 @@ from collections.abc import Callable, Mapping, Sequence
 
 from pacsnode.deliver import dicomweb, dimse, folder, orthanc
 from pacsnode.deliver.outbox import Outbox, Owed
-from pacsnode.deliver.ready import Route
+from pacsnode.deliver.ready import Named, Route
 from pacsnode.destination_types import DestinationType
+from pacsnode.dimse.tls import Credentials
 from pacsnode.peers import Peer
 
 Deliver = Callable[[Outbox, Sequence[Owed], Peer, Route], None]
 """Sends what is owed; every row ends sent, parked or postponed, but for what was not begun when the node stops."""
-Confirm = Callable[[Sequence[Owed], Peer, Route], Mapping[str, str]]
+Confirm = Callable[[Sequence[Named], Peer, Route], Mapping[str, str]]
 """By SOP Instance UID, "" where the destination holds it, else what is wrong. Raises Transient, Permanent, ConfigError
 where it cannot be asked."""
+Look = Callable[[Peer, Credentials], str]
+"""What is there, as the end of a sentence. Raises Transient, Permanent, ConfigError."""
 
 DELIVER: Mapping[DestinationType, Deliver] = {
     "dimse": dimse.deliver,
@@ -32,6 +35,13 @@ CONFIRM: Mapping[DestinationType, Confirm] = {
     "orthanc": orthanc.confirm,
 }
 """Without `dimse`: storage commitment answers later, maybe on an association of the peer's (`proof`)."""
+
+LOOK: Mapping[DestinationType, Look] = {
+    "dicomweb": dicomweb.look,
+    "folder": folder.look,
+    "orthanc": orthanc.look,
+}
+"""Without `dimse`: it is asked by C-ECHO and for each SOP class."""
 
 
 def deliver(outbox: Outbox, owed: Sequence[Owed], peer: Peer, route: Route) -> None:

@@ -15,11 +15,12 @@ from pathlib import Path
 from typing import Any, Final
 
 from pacsnode.deliver.outbox import Outbox, Owed
-from pacsnode.deliver.ready import Ready, Route, ready, settle
+from pacsnode.deliver.ready import Named, Ready, Route, ready, settle
 from pacsnode.deliver.web import Answer, Refused, Web
 from pacsnode.dicom.uids import is_safe
 from pacsnode.dimse.association import EXPLICIT_VR_LITTLE_ENDIAN
 from pacsnode.dimse.commands import DONE, Status
+from pacsnode.dimse.tls import Credentials
 from pacsnode.errors import ConfigError, Permanent, Transient
 from pacsnode.peers import Peer
 
@@ -64,7 +65,7 @@ def deliver(outbox: Outbox, owed: Sequence[Owed], peer: Peer, route: Route) -> N
         outbox.postpone([one.owed for one in waiting], str(error))
 
 
-def confirm(sent: Sequence[Owed], peer: Peer, route: Route) -> Mapping[str, str]:
+def confirm(sent: Sequence[Named], peer: Peer, route: Route) -> Mapping[str, str]:
     """By SOP Instance UID, "" where the peer's QIDO-RS lists it, else what is wrong.
 
     Raises Transient, Permanent, ConfigError where the peer cannot be asked.
@@ -81,6 +82,13 @@ def confirm(sent: Sequence[Owed], peer: Peer, route: Route) -> Mapping[str, str]
                 for uid in set(some) - found:  # not every server knows lists of UIDs (PS3.18 8.3.4.1)
                     found |= _listed(web, study, [uid])
     return {one.sop_instance_uid: "" if one.sop_instance_uid in found else "the peer does not list it" for one in sent}
+
+
+def look(peer: Peer, credentials: Credentials) -> str:
+    """What the server answers to a harmless question. Raises Transient, Permanent, ConfigError."""
+    with Web(peer, credentials) as web:
+        answer = web.get("/studies", {"limit": "1"}, JSON)
+    return f"answers QIDO-RS with {answer}"
 
 
 def _listed(web: Web, study: str, uids: Sequence[str]) -> set[str]:

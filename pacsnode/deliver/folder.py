@@ -20,8 +20,9 @@ from pydicom.dataelem import DataElement, RawDataElement
 from pydicom.errors import InvalidDicomError
 
 from pacsnode.deliver.outbox import Outbox, Owed
-from pacsnode.deliver.ready import Route, ready, settle
+from pacsnode.deliver.ready import Named, Route, ready, settle
 from pacsnode.dimse.commands import DONE
+from pacsnode.dimse.tls import Credentials
 from pacsnode.errors import Permanent, Transient
 from pacsnode.peers import Peer
 
@@ -48,10 +49,18 @@ def deliver(outbox: Outbox, owed: Sequence[Owed], peer: Peer, route: Route) -> N
         waiting.pop(0)
 
 
-def confirm(sent: Sequence[Owed], peer: Peer, route: Route) -> Mapping[str, str]:
+def confirm(sent: Sequence[Named], peer: Peer, route: Route) -> Mapping[str, str]:
     """By SOP Instance UID, "" where the folder holds our very bytes, else what is wrong. Raises Transient."""
     root = _root(peer)
     return {one.sop_instance_uid: _difference(root, route, one.sop_instance_uid) for one in sent}
+
+
+def look(peer: Peer, credentials: Credentials) -> str:
+    """Whether the folder is there and may be written. Raises Transient."""
+    root = _root(peer)
+    if not os.access(root, os.W_OK | os.X_OK):
+        raise Transient(f"the folder may not be written by this user: {root}")
+    return "is there and may be written"
 
 
 def _difference(root: Path, route: Route, sop_instance_uid: str) -> str:

@@ -12,9 +12,10 @@ from pathlib import Path
 from typing import Any, Final
 
 from pacsnode.deliver.outbox import Outbox, Owed
-from pacsnode.deliver.ready import Route, ready, settle
+from pacsnode.deliver.ready import Named, Route, ready, settle
 from pacsnode.deliver.web import Refused, Web
 from pacsnode.dimse.commands import DONE, Status
+from pacsnode.dimse.tls import Credentials
 from pacsnode.errors import ConfigError, Permanent, Transient
 from pacsnode.peers import Peer
 
@@ -36,7 +37,7 @@ def deliver(outbox: Outbox, owed: Sequence[Owed], peer: Peer, route: Route) -> N
         outbox.postpone([one.owed for one in waiting], str(error))
 
 
-def confirm(sent: Sequence[Owed], peer: Peer, route: Route) -> Mapping[str, str]:
+def confirm(sent: Sequence[Named], peer: Peer, route: Route) -> Mapping[str, str]:
     """By SOP Instance UID, "" where Orthanc holds our very bytes, else what is wrong.
 
     Raises Transient, Permanent, ConfigError where it cannot be asked.
@@ -45,13 +46,27 @@ def confirm(sent: Sequence[Owed], peer: Peer, route: Route) -> Mapping[str, str]
         return {one.sop_instance_uid: _difference(web, one.sop_instance_uid, route) for one in sent}
 
 
+def look(peer: Peer, credentials: Credentials) -> str:
+    """What the server answers to a harmless question. Raises Transient, Permanent, ConfigError."""
+    with Web(peer, credentials) as web:
+        said = web.get("/system").json()
+    version = said.get("Version") if isinstance(said, dict) else None
+    if not isinstance(version, str):
+        raise Permanent("what answers at its url is no Orthanc")
+    return f"is Orthanc {version[:20]}"
+
+
 def _difference(web: Web, sop_instance_uid: str, route: Route) -> str:
     answer = web.post("/tools/lookup", sop_instance_uid.encode(), {"Accept": "application/json"})
     found = answer.json()
     names = [item.get("ID") for item in found if _is_instance(item)] if isinstance(found, list) else []
     if not names:
         return "Orthanc does not hold it"
-    with route.locate(sop_instance_uid).open("rb") as file:
+    try:
+        path = route.locate(sop_instance_uid)
+    except Permanent as error:
+        return str(error)
+    with path.open("rb") as file:
         ours = hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
     for name in names:
         if web.get(f"/instances/{name}/attachments/dicom/md5", accept="text/plain").body.decode("latin-1") == ours:

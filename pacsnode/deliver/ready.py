@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 from pacsnode.deliver.outbox import Outbox, Owed
 from pacsnode.dimse.commands import Status
@@ -51,6 +52,18 @@ class Route:
     credentials: Credentials = NO_CREDENTIALS
     convert: Convert = cannot_convert
     learn: Learn = learn_nothing
+
+
+class Named(Protocol):
+    """What a question for proof needs to know of an instance."""
+
+    @property
+    def sop_instance_uid(self) -> str:
+        """The instance."""
+
+    @property
+    def study_instance_uid(self) -> str:
+        """Its study."""
 
 
 @dataclass(frozen=True)
