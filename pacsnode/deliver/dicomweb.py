@@ -107,7 +107,7 @@ def _first(waiting: Sequence[Ready]) -> list[Ready]:
     taken: list[Ready] = []
     room = MOST_BYTES_IN_ONE
     for one in waiting[:MOST_IN_ONE]:
-        room -= one.path.stat().st_size
+        room -= one.size_bytes
         if taken and room < 0:
             break
         taken.append(one)
@@ -144,7 +144,7 @@ def _converted(web: Web, one: Ready, route: Route) -> Outcome:
         except Permanent as error:
             return f"the peer does not take its transfer syntax, and it cannot be sent in another: {error}"
         meta = replace(one.meta, transfer_syntax_uid=EXPLICIT_VR_LITTLE_ENDIAN)
-        ((_, outcome),) = _stored(web, [Ready(one.owed, path, meta)], route)
+        ((_, outcome),) = _stored(web, [Ready(one.owed, path, meta, path.stat().st_size)], route)
         return outcome
 
 

@@ -27,7 +27,6 @@ from pacsnode.dimse.association import (
     contexts_for,
 )
 from pacsnode.dimse.commands import SOP_CLASS_NOT_SUPPORTED, Status
-from pacsnode.dimse.part10 import FileMeta
 from pacsnode.errors import ConfigError, Permanent, Transient
 from pacsnode.peers import Peer
 
@@ -90,7 +89,7 @@ class _Sending:
                 if not taken:
                     self._end(one, _refusal(association, one))
                 elif taken[0] == one.meta.transfer_syntax_uid:
-                    self._end(one, self._store(association, one.path, one.meta))
+                    self._end(one, self._store(association, one))
                 else:
                     instead.append(_Instead(one, taken[0]))
         return instead
@@ -133,14 +132,15 @@ class _Sending:
                 if self._route.stopping():
                     return
                 if (instead.one.meta.sop_class_uid, instead.syntax) in association.accepted:
-                    self._end(instead.one, self._store(association, path), f"sent in {UID(instead.syntax).name}")
+                    self.enter()
+                    self._end(instead.one, association.store_file(path), f"sent in {UID(instead.syntax).name}")
                 else:
                     self._end(instead.one, _refusal(association, instead.one))
 
-    def _store(self, association: Association, path: Path, meta: FileMeta | None = None) -> Status:
-        if path.stat().st_size > LARGE_BYTES:
+    def _store(self, association: Association, one: Ready) -> Status:
+        if one.size_bytes > LARGE_BYTES:
             self.enter()  # what was taken before is not kept waiting
-        return association.store_file(path, meta)
+        return association.store_file(one.path, one.meta)
 
     def _end(self, one: Ready, answer: Status | str, note: str = "") -> None:
         """The outcome of one row. What was taken is entered for several rows together, within moments."""

@@ -5,6 +5,7 @@ In: rows of the outbox. Out: archived files, and each row's outcome. Talks to no
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -73,6 +74,7 @@ class Ready:
     owed: Owed
     path: Path
     meta: FileMeta
+    size_bytes: int
 
 
 def ready(outbox: Outbox, owed: Sequence[Owed], peer: Peer, route: Route) -> list[Ready]:
@@ -89,7 +91,7 @@ def ready(outbox: Outbox, owed: Sequence[Owed], peer: Peer, route: Route) -> lis
         try:
             path = route.locate(one.sop_instance_uid)
             with path.open("rb") as file:
-                found.append(Ready(one, path, read_meta(file)))
+                found.append(Ready(one, path, read_meta(file), os.fstat(file.fileno()).st_size))
         except (Permanent, OSError) as error:
             outbox.park(one, f"the archived file cannot be read: {error}")
     return found

@@ -13,7 +13,6 @@ from pydicom.data import get_testdata_file
 from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
 from pacsnode.deliver import dimse
-from pacsnode.deliver.outbox import Owed
 from pacsnode.deliver.ready import Ready, cannot_convert
 from pacsnode.dimse.part10 import FileMeta
 from pacsnode.errors import Transient
@@ -108,12 +107,13 @@ def test_without_a_compute_process_the_row_says_so_and_while_it_is_busy_it_waits
     assert "no compute process" in owing.rows()[0].reason
 
 
-def ready(number: int, sop_class: str, syntax: str) -> Ready:
-    owed = Owed(number, f"1.{number}", "there", "", "1", "owed", 0, 0, 0, None, None, "")
-    return Ready(owed, Path(), FileMeta(sop_class, f"1.{number}", syntax))
+def test_contexts_that_do_not_fit_one_association_go_in_several(owing: Site, tmp_path: Path) -> None:
+    owing.owe(image(tmp_path / "plain.dcm"))
+    (row,) = owing.rows()
 
+    def ready(number: int, sop_class: str, syntax: str) -> Ready:
+        return Ready(replace(row, id=number), Path(), FileMeta(sop_class, f"1.{number}", syntax), 0)
 
-def test_contexts_that_do_not_fit_one_association_go_in_several() -> None:
     many = [ready(n, f"1.2.{n}", "1.2.840.10008.1.2.5") for n in range(100)]
     made = list(dimse.groups(many, lambda one: [one.meta.transfer_syntax_uid, "a", "b"]))
     assert [len(group) for group in made] == [42, 42, 16]  # three contexts each, 128 in all
