@@ -89,8 +89,10 @@ def main() -> None:
     given = parser.parse_args()
     names = given.only.split(",")
     with tempfile.TemporaryDirectory(prefix="bench-forwarding-", dir=given.folder) as folder:
-        kinds: list[tuple[Kind, int]] = [(k, n) for k, n in (("ct", given.ct), ("cr", given.dx)) if n]
-        for kind, count in kinds:
+        wanted: dict[Kind, int] = {"ct": given.ct, "cr": given.dx}
+        for kind, count in wanted.items():
+            if not count:
+                continue
             seconds = _measure(names, make(kind, count, Path(folder) / kind), Path(folder), given.rounds)
             print(_table(kind, count, seconds), end="\n\n", flush=True)
 

@@ -39,7 +39,8 @@ class Request:
         head = f"Content-Type: {self.headers['content-type']}\r\n\r\n".encode()
         made = email.message_from_bytes(head + self.body)
         assert made.is_multipart()
-        return [part.get_payload(decode=True) or b"" for part in made.get_payload()]  # type: ignore[union-attr]
+        payloads = [part.get_payload(decode=True) for part in made.walk() if not part.is_multipart()]
+        return [payload for payload in payloads if isinstance(payload, bytes)]
 
 
 @dataclass

@@ -10,7 +10,7 @@ import numpy as np
 import pydicom
 import pytest
 from pydicom.data import get_testdata_file
-from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
+from pydicom.uid import UID, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
 from pacsnode.deliver import dimse
 from pacsnode.deliver.ready import Ready, cannot_convert
@@ -44,7 +44,7 @@ def packed(name: str = "MR_small_RLE.dcm") -> Path:
     ids=["plain", "implicit"],
 )
 def test_a_compressed_image_is_decompressed_for_a_peer_that_takes_no_compression(
-    owing: Site, tmp_path: Path, option: str, expected: str
+    owing: Site, tmp_path: Path, option: str, expected: UID
 ) -> None:
     plain, small = image(tmp_path / "plain.dcm"), packed()
     owing.owe(small, plain)
