@@ -280,7 +280,7 @@ def _callers(settings: Settings) -> Iterator[Check]:
 
 def _peers(settings: Settings, site: Site) -> Iterator[Check]:
     for name, peer in site.rules.peers.peers.items():
-        if peer.port is None:
+        if peer.type != "dimse" or peer.port is None:
             continue
         try:
             with Association.request(

@@ -198,8 +198,15 @@ def main() -> None:
             made_visible(Path(request["path"]), sources, Path(request["folder"]), whole_tree=request["whole_tree"])
         )
 
-    operations = {"warm": warm, "infer": infer, "infer_many": infer_many, "encode": encode, "show": show}
-    compute.serve({**operations, "reject": reject, "fail": fail}, models.make_room, _give_back)
+    def convert(request: Message) -> Message:
+        """An archived object in a transfer syntax that a destination takes."""
+        from pacsnode.infer.converting import convert as write
+
+        write(Path(request["source"]), request["transfer_syntax_uid"], Path(request["target"]))
+        return {}
+
+    operations = (warm, infer, infer_many, encode, reject, fail, show, convert)
+    compute.serve({one.__name__: one for one in operations}, models.make_room, _give_back)
 
 
 def _encode_request(request: Message) -> EncodeRequest:

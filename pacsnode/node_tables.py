@@ -295,6 +295,22 @@ def node_0009(db: Database) -> None:
     """)
 
 
+@node()
+def node_0010(db: Database) -> None:
+    """What destinations said they take, learned from negotiation and refusals."""
+    db.executescript("""
+    CREATE TABLE IF NOT EXISTS learned (
+        peer TEXT NOT NULL,
+        sop_class_uid TEXT NOT NULL,
+        transfer_syntax_uid TEXT NOT NULL,    -- '': the class as such
+        place TEXT NOT NULL,                  -- type, host and so on: a peer that moved is unknown again
+        reason TEXT NOT NULL,                 -- why it is refused, '': it is taken
+        learned_utc_us INTEGER NOT NULL,
+        PRIMARY KEY (peer, sop_class_uid, transfer_syntax_uid)
+    ) WITHOUT ROWID;
+    """)
+
+
 def _add_columns(db: Database, table: str, **columns: str) -> None:
     held = {column.name for column in db[table].columns}
     for name, kind in columns.items():

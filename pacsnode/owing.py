@@ -125,7 +125,7 @@ class Owing:
         peer = self._site().rules.peers.destination(name, sent_by)
         if peer is None:
             return (sent_by if name == SENDER else name), None, f"the rules file has no peer for {name}"
-        if peer.port is None:
+        if peer.type == "dimse" and peer.port is None:
             return peer.name, None, f"peer {peer.name} has neither `port:` nor `reply_to:` in the rules file"
         return peer.name, peer, ""
 

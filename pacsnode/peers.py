@@ -15,9 +15,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BeforeValidator, ConfigDict, Field, StringConstraints, ValidationInfo, field_validator
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    ValidationInfo,
+    field_validator,
+)
 
 from pacsnode import yamlfile
+from pacsnode.destination_types import DestinationType, checked_path, checked_url, secret_mistakes, type_mistakes
 from pacsnode.dicom import charsets
 from pacsnode.durations import PAIR, PAIR_LENGTH, Clock
 from pacsnode.handover import RESULT_KINDS, Form, ReportForm, ResultCharset, ResultKind, SegmentationForm
@@ -70,12 +79,12 @@ class Sends(Record):
 
 
 class Peer(Record):
-    """One peer as the file has it; `name` is its key there."""
+    """One peer as the file has it; `name` is its key there. One whose type is not `dimse` never calls us."""
 
     name: Annotated[str, IMPLIED]
-    type: Literal["dimse"] = "dimse"
-    ae_title: str
-    host: str
+    type: DestinationType = "dimse"
+    ae_title: str = ""
+    host: str = ""
     port: int | None = Field(default=None, ge=1, le=65535)
     may: Items[Service] = ()
     issuer: Annotated[str, StringConstraints(max_length=64)] = ""
@@ -89,6 +98,13 @@ class Peer(Record):
     associations: int | None = Field(default=None, ge=1, le=2000)
     sends: Sends = Sends()
     proof: Proof | None = None
+    url: Annotated[str, AfterValidator(checked_url)] | None = None
+    folder: Annotated[str, AfterValidator(checked_path)] | None = None
+    user: Annotated[str, StringConstraints(min_length=1, max_length=256, pattern="^[^:\x00-\x1f]+$")] | None = None
+    secret_file: Annotated[str, AfterValidator(checked_path)] | None = None
+    token_url: Annotated[str, AfterValidator(checked_url)] | None = None
+    client_id: Annotated[str, StringConstraints(min_length=1, max_length=256)] | None = None
+    scope: Annotated[str, StringConstraints(min_length=1, max_length=1024)] | None = None
 
     @field_validator("ae_title")
     @classmethod
@@ -132,6 +148,8 @@ class Peer(Record):
     @property
     def obstacle(self) -> str:
         """Why results cannot be sent to this peer, "" where they can."""
+        if self.type != "dimse":
+            return ""
         if self.ae_title == ANY_AE_TITLE:
             return 'its ae_title is "*"'
         network = network_of(self.host)
@@ -216,7 +234,7 @@ class Directory:
             return []
         matching: list[tuple[bool, int, Peer]] = []
         for peer in self.peers.values():
-            if peer.ae_title not in (title, ANY_AE_TITLE):
+            if peer.type != "dimse" or peer.ae_title not in (title, ANY_AE_TITLE):
                 continue
             network = network_of(peer.host)
             if network is not None and source in network:
@@ -264,6 +282,10 @@ def mistakes(peers: Mapping[str, Peer]) -> list[Problem]:
                     here, f"{name} and {twin} differ only in punctuation or case; rename one", "same-name", at="key"
                 )
             )
+        problems += type_mistakes(peer.type, peer.model_fields_set, here)
+        problems += secret_mistakes(peer.model_fields_set, [u for u in (peer.url, peer.token_url) if u], here)
+        if peer.type != "dimse" or not peer.ae_title or not peer.host:
+            continue
         place = peer.ae_title, network_of(peer.host) or peer.host.casefold()
         twin = first_of.setdefault((*place, peer.certificate), name)
         beside = peers[first_of.setdefault(place, name)]

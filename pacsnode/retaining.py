@@ -54,6 +54,8 @@ def archive_peer(settings: Settings, peers: Directory) -> Peer | None:
     peer = peers.by_name(settings.retention_archive)
     if peer is None:
         raise ConfigError(f"{settings.rules} has no peer {settings.retention_archive}", where=where)
+    if peer.type != "dimse":
+        raise ConfigError(f"peer {peer.name} has type: {peer.type}; an archive has type: dimse", where=where)
     if peer.obstacle:
         raise ConfigError(f"peer {peer.name} cannot be asked what it holds: {peer.obstacle}", where=where)
     return peer

@@ -20,14 +20,15 @@ from pacsnode.archive.rule_versions import RuleVersions
 from pacsnode.archive.store import Archive
 from pacsnode.considering import Considering
 from pacsnode.database import boot_us, utc_us
-from pacsnode.deliver.dimse import Route
+from pacsnode.deliver.learned import Learned
 from pacsnode.deliver.outbox import Outbox
 from pacsnode.deliver.proving import Proving, Subject
+from pacsnode.deliver.ready import Route
 from pacsnode.deliver.senders import Senders
 from pacsnode.dimse.tls import credentials
 from pacsnode.doorbell import Bell, Doorbell, Ring
 from pacsnode.engine import Engine, Step
-from pacsnode.errors import PacsnodeError, Permanent, Transient
+from pacsnode.errors import PacsnodeError, Transient
 from pacsnode.handover import NodeIdentity
 from pacsnode.infer.catalogue import NOT_ALLOWED
 from pacsnode.infer.compute import ComputeKeeper
@@ -56,6 +57,9 @@ KEEP_RUNS_S = 7 * 86400.0
 KEEP_NUMBERS_S = 90 * 86400.0
 """Some hundred bytes a case: enough to compare two services over a quarter, without their outlines."""
 LOOK_AT_RUNS_EVERY_S = 3600.0
+CONVERT_LIMITS = Limits(time_s=300.0, memory_mb=6000)
+CONVERT_PRIORITY = 10
+"""As a case of routine has it."""
 WARM_LIMITS = Limits(time_s=600.0, memory_mb=16_000)
 
 
@@ -83,6 +87,7 @@ class Work:
             settings, self._cases, self._workflow.owing, lambda: self._site, self._doorbell.released_boot_us
         )
         self._confirmations = Confirmations(settings.index_db)
+        self._ladder = Learned(settings.node_db)
         self._senders = self._made_senders()
         self._engine = Engine(
             settings.engine_url,
@@ -104,10 +109,12 @@ class Work:
     def _made_senders(self) -> Senders:
         route = Route(
             self._settings.ae_title,
-            self._locate,
+            self._workflow.file_of,
             self._workflow.owing.forbidden,
             self._stopping.is_set,
             credentials(self._settings),
+            self._convert,
+            self._ladder.learn,
         )
         return Senders(
             self._outbox,
@@ -244,15 +251,14 @@ class Work:
             self._some_held.set()
         self._bell.ring()
 
-    def _locate(self, sop_instance_uid: str) -> Path:
-        index = Index(self._settings.index_db)
-        try:
-            instance = index.instance(sop_instance_uid)
-        finally:
-            index.close()
-        if instance is None:
-            raise Permanent(f"instance {sop_instance_uid} is not in the archive")
-        return self._settings.files / instance.path
+    def _convert(self, source: Path, transfer_syntax_uid: str, target: Path) -> None:
+        """Have the compute process write an archived object anew for a destination."""
+        request = {
+            "source": str(source.absolute()),
+            "transfer_syntax_uid": transfer_syntax_uid,
+            "target": str(target.absolute()),
+        }
+        self._lines.here.call("convert", request, CONVERT_LIMITS, Turn(CONVERT_PRIORITY, Kind.REPORT))
 
     def _describe(self, sop_instance_uids: Sequence[str]) -> dict[str, Subject]:
         """Instances as a destination is asked for them."""

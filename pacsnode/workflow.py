@@ -127,6 +127,13 @@ class Workflow:
         log.warning("case parked", case=key, reason=reason)
         self._cases.park(key, attempt, reason)
 
+    def file_of(self, sop_instance_uid: str) -> Path:
+        """The archived file of an instance, received or made. Raises Permanent where there is none."""
+        path = self._index().path(sop_instance_uid)
+        if path is None:
+            raise Permanent(f"instance {sop_instance_uid} is not in the archive")
+        return self._settings.files / path
+
     # --- parts of the steps
 
     def _run(self, service: Service, request: Message, priority: int) -> Message:

@@ -240,7 +240,8 @@ def text_of(argument: ast.expr) -> str:
 
 def test_every_error_code_is_explained_and_none_that_there_is_not() -> None:
     package = ROOT / "pacsnode"
-    modules = [package / f"{name}.py" for name in ("peers", "durations", "yamlfile", "textfile", "operators")]
+    named = ("peers", "destination_types", "durations", "yamlfile", "textfile", "operators")
+    modules = [package / f"{name}.py" for name in named]
     used = {code for path in [*modules, *(package / "route").glob("*.py")] for code in codes_of(path)}
     page = RULES_PAGE.read_text(encoding="utf-8").split("## All error codes")[1]
     explained = re.findall(r"^\| `([a-z-]+)` \|", page, re.MULTILINE)

@@ -26,7 +26,7 @@ LAYERS = (
     ("schema",),  # both databases, by settings
     ("agreement",),  # statistics of pairs
     ("yamlfile",),
-    ("durations",),
+    ("durations", "destination_types"),
     ("pictured",),  # planes for drawing, part of findings
     ("audit", "handover", "findings", "readings", "operands", "conditions", "operators", "peers", "watched"),
     ("dimse",),

@@ -176,3 +176,57 @@ def test_a_mistake_between_peers_is_told_by_line(tmp_path: Path, old: str, new: 
 
 def test_mistakes_in_the_rules_do_not_keep_images_from_being_received(tmp_path: Path) -> None:
     assert load(tmp_path, GOOD.replace("rules: this part is not read here", "rules: [{nonsense: 1}]")).by_name("pacs")
+
+
+OTHERS = """\
+version: 1
+peers:
+  cloud:
+    type: dicomweb
+    url: https://pacs.example.org/dicom-web/
+    token_url: https://login.example.org/token
+    client_id: node
+    secret_file: /etc/pacsnode/cloud
+  lab:   {type: orthanc, url: "http://127.0.0.1:8042", user: node, secret_file: /etc/pacsnode/lab, accepts: [sr]}
+  share: {type: folder, folder: /mnt/results}
+  any:   {ae_title: "*", host: 192.0.2.0/24, may: [store]}
+"""
+
+
+def test_destinations_of_other_types_can_be_sent_to_and_never_call(tmp_path: Path) -> None:
+    directory = load(tmp_path, OTHERS)
+    cloud, lab, share = (directory.peers[name] for name in ("cloud", "lab", "share"))
+    assert cloud.url == "https://pacs.example.org/dicom-web"
+    assert [peer.obstacle for peer in (cloud, lab, share)] == ["", "", ""]
+    assert lab.accepts == ("sr",)
+    for title in ("", "*", "cloud", "ANY"):
+        found = directory.find(title, "192.0.2.7")
+        assert found is not None
+        assert found.name == "any"
+        assert directory.find(title, "127.0.0.1") is None
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "told"),
+    [
+        ("type: folder, folder: /mnt/results", "type: folder", "10:3 peers.share.folder: this key is missing"),
+        ("type: folder, folder: /mnt/results", "ae_title: X", "10:3 peers.share.host: this key is missing"),
+        ("folder: /mnt/results}", "folder: /mnt/results, port: 104}", "peers.share.port: goes with type: dimse, and"),
+        ("folder: /mnt/results", "folder: results", "10:33 peers.share.folder: expected a whole path"),
+        ("folder: /mnt/results", "folder: /mnt/../etc", "expected a whole path"),
+        ("type: orthanc", "type: ortanc", "'ortanc' is not known"),
+        ("http://127.0.0.1:8042", "http://192.0.2.9:8042", "a secret is sent over https:// alone"),
+        ("http://127.0.0.1:8042", "https://node:x@192.0.2.9", "holds no user and no password"),
+        ("http://127.0.0.1:8042", "ftp://192.0.2.9", "expected a URL such as"),
+        ("http://127.0.0.1:8042", "http://127.0.0.1:99999", "expected a URL such as"),
+        ("http://127.0.0.1:8042", "https://x.example/?a=b", "neither ? nor #"),
+        ("user: node, ", "", "whose secret is it?"),
+        (", secret_file: /etc/pacsnode/lab", "", "needs `secret_file:` beside it"),
+        ("    client_id: node\n", "", "6:16 peers.cloud.token_url: needs `client_id:` beside it"),
+        ("    client_id: node\n", "    client_id: node\n    user: me\n", "a user or a client_id, not both"),
+    ],
+)
+def test_a_mistake_in_a_destination_is_told_by_line(tmp_path: Path, old: str, new: str, told: str) -> None:
+    assert old in OTHERS
+    with pytest.raises(ConfigError, match=re.escape(told)):
+        load(tmp_path, OTHERS.replace(old, new))

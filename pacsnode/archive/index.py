@@ -101,6 +101,13 @@ class Index:
         finally:
             self._connection.execute("COMMIT")
 
+    def path(self, sop_instance_uid: str) -> str | None:
+        """Where an instance lies below `files/`, received or a result of ours; None where there is none."""
+        row = self._connection.execute(
+            "SELECT path FROM instances WHERE sop_instance_uid = ?", (sop_instance_uid,)
+        ).fetchone()
+        return None if row is None else str(row["path"])
+
     def answers(self, study_instance_uid: str, peer: str = "") -> list[Instance]:
         """What a vendor's node (or any, "") sent as results of the study, in the order of arrival."""
         self._connection.execute("BEGIN")

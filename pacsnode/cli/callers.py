@@ -1,4 +1,4 @@
-"""Commands about who may call: peers list, refused, allow."""
+"""Commands about who may call: peers refused, allow."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from pacsnode.cli.looking import JSON_OPTION, local_time, ready, ring
+from pacsnode.cli.peers_test import peers_show, peers_test
 from pacsnode.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -19,9 +20,12 @@ RELOAD = "a running node takes it over by itself within seconds"
 
 def register(app: typer.Typer) -> None:
     """Add these commands."""
-    peers = typer.Typer(help="Who may call this node, and who was turned away.", no_args_is_help=True)
+    told = "Who may call this node, who was turned away, and what destinations take."
+    peers = typer.Typer(help=told, no_args_is_help=True)
     peers.command("refused")(peers_refused)
     peers.command("allow")(peers_allow)
+    peers.command("show")(peers_show)
+    peers.command("test")(peers_test)
     app.add_typer(peers, name="peers")
 
 

@@ -92,6 +92,8 @@ def _address(given: str) -> tuple[str, int, str, Outgoing | None]:
     found: Peer | None = peers.load(settings.rules).by_name(given)
     if found is None:
         raise ConfigError(f"no peer {given} in {settings.rules}, and it is not HOST:PORT[:AE_TITLE]")
+    if found.type != "dimse":
+        raise ConfigError(f"peer {given} has type: {found.type}; `pacsnode peers test {given}` tries it")
     if found.port is None:
         raise ConfigError(f"peer {given} has no `port:` in {settings.rules}")
     return found.host, found.port, found.ae_title, credentials(settings).toward(found)

@@ -35,7 +35,9 @@ _Key = tuple[str, Peer]
 def askable(directory: Directory, senders: Iterable[str]) -> tuple[Peer, ...]:
     """The peers that can be asked for what `senders` sent: each itself, or whom its `reply_to` names."""
     found = (directory.destination(SENDER, sender) for sender in senders)
-    return tuple(dict.fromkeys(peer for peer in found if peer is not None and not peer.obstacle))
+    return tuple(
+        dict.fromkeys(peer for peer in found if peer is not None and peer.type == "dimse" and not peer.obstacle)
+    )
 
 
 @dataclass

@@ -13,10 +13,10 @@ from datetime import tzinfo
 from typing import Final
 
 from pacsnode.deliver.destinations import Destinations
-from pacsnode.deliver.dimse import Route
 from pacsnode.deliver.outbox import LARGEST_BATCH, Outbox
 from pacsnode.deliver.pace import Pace, Slots, opens_in_s, priority_now
 from pacsnode.deliver.proving import Prover, Proving
+from pacsnode.deliver.ready import Route
 from pacsnode.deliver.ways import WAYS
 from pacsnode.errors import ConfigError, Permanent, Transient
 from pacsnode.peers import Peer
@@ -145,12 +145,9 @@ class Lane:
 
     def _is_there(self, peer: Peer) -> bool:
         """Half-open: one question, however much is owed, decides whether an instance is tried."""
-        probe = WAYS[peer.type].probe
-        if probe is None:
-            return True
         try:
             with self._slots.take(peer.sends.at_once, self._around.stopping):
-                probe(peer, self._around.route)
+                WAYS[peer.type].probe(peer, self._around.route)
         except (Transient, Permanent, ConfigError) as error:
             self._failed(str(error))
             return False

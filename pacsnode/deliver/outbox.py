@@ -59,6 +59,15 @@ COLUMNS: Final = ", ".join(field.name for field in fields(Owed))
 
 
 @dataclass(frozen=True)
+class Taken:
+    """One row whose instance the peer took. `note`: what was sent instead of what is stored."""
+
+    owed: Owed
+    status: int
+    note: str = ""
+
+
+@dataclass(frozen=True)
 class Debt:
     """What a case owes: these instances to this destination, by these rules; `refusal` parks the rows at once."""
 
@@ -250,11 +259,19 @@ class Outbox:
 
     # --- what became of a claimed row
 
-    def sent(self, owed: Owed, status: int) -> None:
-        """The peer took the instance (success or warning status); whether it keeps it is asked afterwards."""
-        reason = "" if status == 0 else f"taken with warning 0x{status:04X}"
+    def sent(self, owed: Owed, status: int, note: str = "") -> None:
+        """The peer took the instance (success or warning status); whether it keeps it is asked afterwards.
+
+        `note`: what was sent instead of what is stored.
+        """
+        self.sent_together([Taken(owed, status, note)])
+
+    def sent_together(self, taken: Sequence[Taken]) -> None:
+        """As `sent`, for several in one transaction: the disk is waited for once."""
         with self.transaction() as connection:
-            self._end(connection, owed, _End("sent", status, reason))
+            for one in taken:
+                told = [one.note, f"taken with warning 0x{one.status:04X}" if one.status else ""]
+                self._end(connection, one.owed, _End("sent", one.status, "; ".join(filter(None, told))))
 
     def park(self, owed: Owed, reason: str, status: int | None = None) -> None:
         """It will not go until a person changes something. With the peer's status: the peer refused it."""

@@ -15,11 +15,11 @@ from typing import Final
 from pacsnode.archive.confirmations import Asked, Confirmations
 from pacsnode.deliver import proof
 from pacsnode.deliver.destinations import Destinations, ProofBy
-from pacsnode.deliver.dimse import Route
 from pacsnode.deliver.outbox import Outbox, Owed
 from pacsnode.deliver.pace import Slots
 from pacsnode.deliver.proof import ANSWER_WITHIN_S, MOST_IN_ONE, Asker
 from pacsnode.deliver.proofs import Proofs
+from pacsnode.deliver.ready import Route
 from pacsnode.deliver.ways import WAYS
 from pacsnode.errors import ConfigError, Permanent, Transient, Unsupported
 from pacsnode.peers import Peer
@@ -42,6 +42,11 @@ class Subject:
     asked: Asked
     study_instance_uid: str
     series_instance_uid: str
+
+    @property
+    def sop_instance_uid(self) -> str:
+        """Which one it is."""
+        return self.asked.sop_instance_uid
 
 
 Describe = Callable[[Sequence[str]], dict[str, Subject]]
@@ -126,12 +131,9 @@ class Prover:
         if peer.proof is not None:
             return peer.proof, "its entry says proof: none"
         learned = self._destinations.learned(self._destination)
-        way = WAYS[peer.type]
         if learned is not None:
             return learned.by, learned.reason
-        if way.commits:
-            return "commitment", ""
-        return ("query", "") if way.held else ("none", f"a destination of type {peer.type} cannot be asked")
+        return "commitment" if WAYS[peer.type].commits else "query", ""
 
     def _is_over(self, peer: Peer, by: ProofBy, rows: Sequence[Owed]) -> bool:
         """Deal with what was asked for often enough. Whether everything is to be looked at anew."""
@@ -170,20 +172,14 @@ class Prover:
         self.take_answers()
 
     def _by_query(self, peer: Peer, rows: Sequence[Owed], subjects: dict[str, Subject]) -> None:
-        series: dict[str, set[str]] = {}
-        for one in rows:
-            subject = subjects[one.sop_instance_uid]
-            series.setdefault(subject.study_instance_uid, set()).add(subject.series_instance_uid)
-        look = WAYS[peer.type].held
-        if look is None:
-            raise Unsupported(f"a destination of type {peer.type} answers no queries")
-        held = look({study: frozenset(of_study) for study, of_study in series.items()}, peer, self._proving.route)
+        asked_for = [subjects[one.sop_instance_uid] for one in rows]
+        wrong = WAYS[peer.type].confirm(asked_for, peer, self._proving.route)
         if peer.proof is None:
             before = self._destinations.learned(self._destination)
             self._destinations.learn(self._destination, "query", before.reason if before else "")
-        self._proofs.confirm([one for one in rows if one.sop_instance_uid in held], "query")
+        self._proofs.confirm([one for one in rows if not wrong[one.sop_instance_uid]], "query")
         for one in rows:
-            if one.sop_instance_uid not in held:
+            if wrong[one.sop_instance_uid]:
                 self._proofs.asked([one], "", self._after_us(QUERY_AGAIN_S[one.asked]))
 
     def _unsupported(self, peer: Peer, by: ProofBy, rows: Sequence[Owed], reason: str) -> None:
@@ -196,7 +192,7 @@ class Prover:
         self._proofs.unprovable(rows, f"its entry says proof: {by}, but {reason}")
 
     def _learn_worse(self, peer: Peer, than: ProofBy, reason: str) -> None:
-        worse: ProofBy = "query" if than == "commitment" and WAYS[peer.type].held else "none"
+        worse: ProofBy = "query" if than == "commitment" else "none"
         before = self._destinations.learned(self._destination)
         told = f"{before.reason}; {reason}" if worse == "none" and before and before.reason else reason
         self._destinations.learn(self._destination, worse, told)

@@ -8,10 +8,10 @@ from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, tzinfo
 
-from pacsnode.deliver.dimse import Route
 from pacsnode.deliver.lane import Around, Lane
 from pacsnode.deliver.outbox import Outbox
 from pacsnode.deliver.proving import Proving
+from pacsnode.deliver.ready import Route
 from pacsnode.peers import Peer
 from pacsnode.telemetry import Log
 

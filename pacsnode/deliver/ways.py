@@ -9,11 +9,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from pacsnode.deliver import dimse
-from pacsnode.deliver.dimse import Route
+from pacsnode.deliver import dicomweb, dimse, folder, orthanc
 from pacsnode.deliver.outbox import Outbox, Owed
+from pacsnode.deliver.ready import Named, Route
+from pacsnode.destination_types import DestinationType
 from pacsnode.dimse import find
 from pacsnode.dimse.association import ECHO_CONTEXT, Association, Timeouts
+from pacsnode.dimse.tls import Credentials
 from pacsnode.errors import Permanent
 from pacsnode.peers import Peer
 
@@ -25,18 +27,23 @@ wrong with the destination as a whole is `unsent` for the rows that were not off
 """
 Probe = Callable[[Peer, Route], None]
 """Returns when the destination is there. Raises Transient, Permanent, ConfigError."""
-Held = Callable[[Mapping[str, frozenset[str]], Peer, Route], frozenset[str]]
-"""SOP Instance UIDs that it has, of these series by study. Raises as `Probe`; Unsupported if it answers no queries."""
+Confirm = Callable[[Sequence[Named], Peer, Route], Mapping[str, str]]
+"""By SOP Instance UID, "" where it holds the instance, else what is wrong. Raises as `Probe`; Unsupported if it answers
+no such question.
+"""
+Look = Callable[[Peer, Credentials], str]
+"""What is there, as the end of a sentence. Raises as `Probe`."""
 
 
 @dataclass(frozen=True)
 class Way:
-    """One type. Without a `probe` the first instance is it. `commits`: storage commitment can be asked for."""
+    """One type. `commits`: storage commitment can be asked for. `look`: None where a person is told more (C-ECHO)."""
 
     deliver: Deliver
-    probe: Probe | None
+    probe: Probe
     commits: bool
-    held: Held | None
+    confirm: Confirm
+    look: Look | None = None
 
 
 def _echo(peer: Peer, route: Route) -> None:
@@ -56,9 +63,28 @@ def _echo(peer: Peer, route: Route) -> None:
             association.echo()
 
 
-def _found(series: Mapping[str, frozenset[str]], peer: Peer, route: Route) -> frozenset[str]:
-    return find.held_images(series, peer, route.calling_ae_title, route.credentials)
+def _found(sent: Sequence[Named], peer: Peer, route: Route) -> Mapping[str, str]:
+    """By C-FIND at IMAGE level."""
+    series: dict[str, set[str]] = {}
+    for one in sent:
+        series.setdefault(one.study_instance_uid, set()).add(one.series_instance_uid)
+    asked = {study: frozenset(of_study) for study, of_study in series.items()}
+    held = find.held_images(asked, peer, route.calling_ae_title, route.credentials)
+    return {one.sop_instance_uid: "" if one.sop_instance_uid in held else "it does not find it" for one in sent}
 
 
-WAYS: Final[Mapping[str, Way]] = {"dimse": Way(dimse.deliver, _echo, commits=True, held=_found)}
+def _other(deliver: Deliver, confirm: Confirm, look: Look) -> Way:
+    return Way(deliver, lambda peer, route: _looked(look(peer, route.credentials)), False, confirm, look)
+
+
+def _looked(_found: str) -> None:
+    """Whatever it says, it is there."""
+
+
+WAYS: Final[Mapping[DestinationType, Way]] = {
+    "dimse": Way(dimse.deliver, _echo, commits=True, confirm=_found),
+    "dicomweb": _other(dicomweb.deliver, dicomweb.confirm, dicomweb.look),
+    "folder": _other(folder.deliver, folder.confirm, folder.look),
+    "orthanc": _other(orthanc.deliver, orthanc.confirm, orthanc.look),
+}
 """By the `type:` of a peer."""

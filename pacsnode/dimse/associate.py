@@ -66,7 +66,9 @@ class Role(NamedTuple):
 
 @dataclass(frozen=True)
 class Items:
-    """The variable items of an A-ASSOCIATE-RQ (`proposed`) or -AC (`accepted`: context id to transfer syntax).
+    """The variable items of an A-ASSOCIATE-RQ (`proposed`) or -AC (`accepted`, `refused`).
+
+    `accepted`: context id to transfer syntax. `refused`: context id to result.
 
     `roles`: by SOP class, where any was said.
     """
@@ -74,6 +76,7 @@ class Items:
     application_context: str
     proposed: tuple[ProposedContext, ...]
     accepted: Mapping[int, str]
+    refused: Mapping[int, int]
     maximum_length: int
     roles: Mapping[str, Role]
 
@@ -107,6 +110,7 @@ def decode_items(data: bytes) -> Items:
     application_context, maximum_length = "", 0
     proposed: list[ProposedContext] = []
     accepted: dict[int, str] = {}
+    refused: dict[int, int] = {}
     roles: dict[str, Role] = {}
     seen: set[int] = set()
     for kind, body in _items(data):
@@ -121,13 +125,15 @@ def decode_items(data: bytes) -> Items:
                 proposed.append(context)
             elif body[2] == ACCEPTANCE and len(context.transfer_syntaxes) == 1:
                 accepted[context.context_id] = context.transfer_syntaxes[0]
+            else:
+                refused[context.context_id] = body[2]
         elif kind == _USER_INFORMATION_ITEM:
             for sub_kind, value in _items(body):
                 if sub_kind == _MAXIMUM_LENGTH_ITEM and len(value) == 4:
                     maximum_length = int.from_bytes(value, "big")
                 elif sub_kind == _ROLE_SELECTION_ITEM and len(value) > 4:
                     roles[_uid(value[2:-2])] = Role(value[-2] == 1, value[-1] == 1)
-    return Items(application_context, tuple(proposed), accepted, maximum_length, roles)
+    return Items(application_context, tuple(proposed), accepted, refused, maximum_length, roles)
 
 
 def _items(data: bytes) -> Iterator[tuple[int, bytes]]:

@@ -9,20 +9,18 @@ from __future__ import annotations
 
 import contextlib
 import io
-import socket
-import ssl
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
+from types import MappingProxyType, TracebackType
 from typing import Final, Self
 
-from pacsnode.dimse import associate, commands, pdus
+from pacsnode.dimse import associate, commands, pdus, requesting
 from pacsnode.dimse.associate import MOST_CONTEXTS
 from pacsnode.dimse.commands import CommandSet, Status
-from pacsnode.dimse.part10 import read_meta
+from pacsnode.dimse.part10 import FileMeta, read_meta
 from pacsnode.dimse.pdus import AssociationLost, ProtocolViolation
-from pacsnode.dimse.tls import Outgoing, why_failed
+from pacsnode.dimse.tls import Outgoing
 from pacsnode.dimse.transport import Transport
 from pacsnode.errors import Permanent, Transient
 
@@ -46,17 +44,6 @@ class Timeouts:
     dimse_s: float = 300.0
 
 
-_REJECTIONS: Final = {
-    (1, 2): "it does not support the DICOM application context",
-    (1, 3): "it does not know our AE title {calling}: register it at the peer",
-    (1, 7): "it is not called {called}: check the AE title of the peer",
-    (2, 2): "it does not support our protocol version",
-    (3, 1): "it is congested for the moment",
-    (3, 2): "it has as many associations as it allows",
-}
-"""A-ASSOCIATE-RJ source and reason (PS3.8 table 9-21) as a sentence for the person who must act."""
-
-
 def contexts_for(pairs: Iterable[tuple[str, str]]) -> tuple[Context, ...]:
     """One context for each different (SOP class, transfer syntax): so the peer cannot pick a syntax that we lack.
 
@@ -77,9 +64,11 @@ class Association:
         accepted: dict[tuple[str, str], int],
         maximum_length: int,
         timeouts: Timeouts,
+        refused: Mapping[tuple[str, str], str] = MappingProxyType({}),
     ) -> None:
         self._transport = transport
         self._accepted = accepted
+        self._refused = refused
         self._maximum_length = maximum_length
         self._timeouts = timeouts
         self._message_id = 0
@@ -104,13 +93,13 @@ class Association:
         if not 0 < len(contexts) <= MOST_CONTEXTS:
             raise Permanent(f"{len(contexts)} presentation contexts: an association has 1 to {MOST_CONTEXTS}")
         request = associate.encode_request(calling_ae_title, called_ae_title, contexts, scp_of)
-        transport = Transport(_connect(host, port, timeouts.connect_s), pdu_timeout_s=timeouts.pdu_s)
+        transport = Transport(requesting.connect(host, port, timeouts.connect_s), pdu_timeout_s=timeouts.pdu_s)
         try:
             if tls is not None:
-                _secure(transport, tls, timeouts.acse_s)
+                requesting.secure(transport, tls, timeouts.acse_s)
             transport.send(request)
             kind, answer = transport.read_pdu(limit=pdus.LONGEST_ASSOCIATE_BYTES, wait_s=timeouts.acse_s)
-            items = _accepted_items(kind, answer, calling_ae_title, called_ae_title)
+            items = requesting.accepted_items(kind, answer, calling_ae_title, called_ae_title)
             pdus.payload_bytes(items.maximum_length)
         except ProtocolViolation as violation:
             _abort(transport, violation.reason)
@@ -123,12 +112,18 @@ class Association:
             transfer_syntax = items.accepted.get(2 * index + 1)
             if transfer_syntax in proposed:
                 accepted[abstract_syntax, transfer_syntax] = 2 * index + 1
-        return cls(transport, accepted, items.maximum_length, timeouts)
+        refused = requesting.refusals(contexts, items.refused)
+        return cls(transport, accepted, items.maximum_length, timeouts, refused)
 
     @property
     def accepted(self) -> frozenset[tuple[str, str]]:
         """The (abstract syntax, transfer syntax) pairs that the peer takes."""
         return frozenset(self._accepted)
+
+    @property
+    def refused(self) -> Mapping[tuple[str, str], str]:
+        """The (abstract syntax, transfer syntax) pairs that the peer does not take, with its reason in words."""
+        return self._refused
 
     def echo(self) -> Status:
         """C-ECHO. Raises Permanent if Verification was not proposed or not accepted."""
@@ -156,10 +151,13 @@ class Association:
             self._transport.send_message(prefix, context_id, data_set, self._maximum_length)
             return self._answer(commands.C_STORE_RSP)
 
-    def store_file(self, path: Path) -> Status:
-        """C-STORE of a Part 10 file, its data set as it lies there."""
+    def store_file(self, path: Path, meta: FileMeta | None = None) -> Status:
+        """C-STORE of a Part 10 file, its data set as it lies there. `meta`: where the file was read before."""
         with path.open("rb") as file:
-            meta = read_meta(file)
+            if meta is None:
+                meta = read_meta(file)
+            else:
+                file.seek(meta.dataset_offset)
             return self.store(meta.sop_class_uid, meta.sop_instance_uid, meta.transfer_syntax_uid, file)
 
     def find(self, sop_class_uid: str, identifier: bytes, take: Callable[[bytes], None]) -> Status:
@@ -295,42 +293,6 @@ def _padded(deflated: io.BufferedIOBase) -> io.BufferedIOBase:
     """A deflated data set of even length (PS3.5 A.5): not all files have it, and DCMTK aborts on an odd fragment."""
     data = deflated.read()
     return io.BytesIO(data + b"\0" * (len(data) & 1))
-
-
-def _connect(host: str, port: int, timeout_s: float) -> socket.socket:
-    try:
-        return socket.create_connection((host, port), timeout=timeout_s)
-    except socket.gaierror as error:
-        raise Transient(f"the host name {host} cannot be resolved: {error.strerror}") from error
-    except TimeoutError:
-        raise Transient(f"{host}:{port} does not answer: is the machine on, and does the firewall let us?") from None
-    except OSError as error:
-        raise Transient(f"no connection to {host}:{port}: {error.strerror}; does a DICOM service run there?") from error
-
-
-def _secure(transport: Transport, tls: Outgoing, timeout_s: float) -> None:
-    try:
-        transport.secure(tls.context, wait_s=timeout_s, server_hostname=tls.host)
-    except TimeoutError:
-        raise Transient("the peer does not answer the TLS handshake: is this its port for TLS?") from None
-    except ssl.SSLCertVerificationError as error:
-        raise Permanent(f"the peer is not believed, {why_failed(error)}") from error
-    except OSError as error:
-        raise Transient(f"no TLS with the peer: {why_failed(error)}; is this its port for TLS?") from error
-    tls.check(transport.certificate)
-
-
-def _accepted_items(kind: int, answer: bytes, calling: str, called: str) -> associate.Items:
-    if kind == pdus.ASSOCIATE_AC and len(answer) >= associate.ITEMS_OFFSET:
-        return associate.decode_items(answer[associate.ITEMS_OFFSET :])
-    if kind == pdus.ABORT:
-        raise Transient("the peer aborted the association request")
-    if kind != pdus.ASSOCIATE_RJ or len(answer) != 10:
-        raise ProtocolViolation("the peer answered the association request with another PDU", pdus.UNEXPECTED_PDU)
-    result, source, reason = answer[7], answer[8], answer[9]
-    why = _REJECTIONS.get((source, reason), f"it gives no reason (source {source}, reason {reason})")
-    text = "the peer rejected the association: " + why.format(calling=calling, called=called)
-    raise Permanent(text) if result == 1 else Transient(text)
 
 
 def _abort(transport: Transport, reason: int, *, source: int = pdus.BY_PROVIDER) -> None:

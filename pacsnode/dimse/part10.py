@@ -55,8 +55,7 @@ def read_meta(file: io.BufferedIOBase) -> FileMeta:
 def _elements(file: io.BufferedIOBase) -> dict[int, bytes]:
     """Values of group 0002 by element number; the file is left behind the last of them."""
     values: dict[int, bytes] = {}
-    while file.tell() < _LONGEST_META_BYTES:
-        start = file.tell()
+    while (start := file.tell()) < _LONGEST_META_BYTES:
         header = file.read(8)
         if len(header) < 8 or header[:2] != b"\x02\x00":
             # The group length (0002,0000) is wrong or absent in some files: the first other group ends the meta.

@@ -76,6 +76,12 @@ class Credentials:
         self._load(context)
         return context
 
+    def web_context(self) -> ssl.SSLContext:
+        """A context for HTTPS: beside our authorities those of the system are believed. Raises ConfigError."""
+        context = ssl.create_default_context()
+        self._load(context)
+        return context
+
     def _load(self, context: ssl.SSLContext) -> None:
         context.minimum_version = ssl.TLSVersion.TLSv1_2
         context.options |= ssl.OP_NO_COMPRESSION | ssl.OP_NO_RENEGOTIATION

@@ -66,6 +66,7 @@ class Transport:
         except IndexError:
             self._buffer = bytearray(_BUFFER_BYTES)
         self._view = memoryview(self._buffer)
+        self._out = bytearray()  # kept from message to message: new pages would cost as much as filling them
         self._start = self._end = 0  # what lies in the buffer, not yet read
         self._pdu_left = self._pdv_left = 0  # bytes still to come of the P-DATA-TF and of the PDV in progress
         self._context_id = self._control = 0
@@ -242,9 +243,12 @@ class Transport:
         left = data_set.seek(0, 2) - position
         data_set.seek(position)
         payload = pdus.payload_bytes(maximum_length)
-        out = bytearray(len(command) + min(_SEND_BYTES, left + 12 * (left // payload + 1)))
-        out[: len(command)] = command
-        view, used = memoryview(out), len(command)
+        size = len(command) + min(_SEND_BYTES, left + 12 * (left // payload + 1))
+        if len(self._out) < size:
+            self._out = bytearray(size)
+        out, used = self._out, len(command)
+        view = memoryview(out)
+        view[:used] = command
         while True:
             size = min(payload, left)
             if used + 12 + size > len(out):

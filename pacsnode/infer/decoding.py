@@ -178,13 +178,8 @@ def _plain(source: Path | Dataset, wanted: Sequence[int]) -> Iterator[NDArray[An
 def _encapsulated(dataset: Dataset, layout: Layout, wanted: Sequence[int]) -> Iterator[NDArray[Any]]:
     """Each wanted frame by itself: where the offset table is empty, looking one up is a walk from the start."""
     decoder = get_decoder(dataset.file_meta.TransferSyntaxUID)
-    plugins = DECODERS.get(decoder.UID, ("",))
-    if decoder.UID in jpeg12.DECODER_DEPENDENCIES and whole(dataset, "BitsStored", 0) > 8:
-        plugins = (jpeg12.LABEL,)
-    offsets = None
-    if "ExtendedOffsetTable" in dataset:
-        offsets = (dataset.ExtendedOffsetTable, dataset.ExtendedOffsetTableLengths)
-    encoded = generate_frames(dataset.PixelData, number_of_frames=layout.frames, extended_offsets=offsets)
+    plugins = plugins_for(dataset)
+    encoded = _encoded_frames(dataset, layout)
     remaining = iter(wanted)
     next_wanted = next(remaining, None)
     for number, frame in enumerate(encoded, start=1):
@@ -198,6 +193,34 @@ def _encapsulated(dataset: Dataset, layout: Layout, wanted: Sequence[int]) -> It
             next_wanted = next(remaining, None)
     if next_wanted is not None:
         raise ValueError(f"the object has no frame {next_wanted}, although its header says so")
+
+
+def plugins_for(dataset: Dataset) -> tuple[str, ...]:
+    """pydicom's names of the decoders for a compressed data set, the first choice first; "" for the only one."""
+    uid = dataset.file_meta.TransferSyntaxUID
+    if uid in jpeg12.DECODER_DEPENDENCIES and whole(dataset, "BitsStored", 0) > 8:
+        return (jpeg12.LABEL,)
+    return DECODERS.get(uid, ("",))
+
+
+def refuse_contradictions(dataset: Dataset, layout: Layout) -> None:
+    """Look into every compressed frame before one is decoded. Raises ValueError where the header says otherwise."""
+    count = 0
+    for frame in _encoded_frames(dataset, layout):
+        _refuse_contradiction(codestream.read(frame), layout, whole(dataset, "BitsAllocated", 0))
+        count += 1
+    if count != layout.frames:
+        raise ValueError(f"the object has {count} frames, although its header says {layout.frames}")
+
+
+def _encoded_frames(dataset: Dataset, layout: Layout) -> Iterator[bytes]:
+    offsets = None
+    if "ExtendedOffsetTable" in dataset:
+        offsets = (dataset.ExtendedOffsetTable, dataset.ExtendedOffsetTableLengths)
+    frames: Iterator[bytes] = generate_frames(
+        dataset.PixelData, number_of_frames=layout.frames, extended_offsets=offsets
+    )
+    return frames
 
 
 def _by_first(plugins: Sequence[str], decoder: Any, encapsulated: bytes, options: Mapping[str, Any]) -> NDArray[Any]:

@@ -145,6 +145,8 @@ def _of_vendors(
             yield Problem(
                 at, f"{asks}, and there is no such peer{nearest(service.asks, directory.peers)}", "remote-peer"
             )
+        elif peer.type != "dimse":
+            yield Problem(at, f"{asks}, which has type: {peer.type}; a vendor's node has type: dimse", "remote-peer")
         elif peer.obstacle:
             yield Problem(at, f"{asks}, and nothing can be sent to it: {peer.obstacle}", "remote-peer")
         elif "answer" not in peer.may:

@@ -32,10 +32,10 @@ from pacsnode.archive.confirmations import Asked, Confirmations
 from pacsnode.database import connect, transaction, utc_us
 from pacsnode.deliver import overview
 from pacsnode.deliver.destinations import Destinations
-from pacsnode.deliver.dimse import Route
 from pacsnode.deliver.orders import Selection
 from pacsnode.deliver.outbox import Debt, Outbox, owe
 from pacsnode.deliver.proving import Proving, Subject
+from pacsnode.deliver.ready import Route
 from pacsnode.deliver.senders import Senders
 from pacsnode.dimse import associate, commands, pdus
 from pacsnode.dimse.transport import Transport

@@ -21,10 +21,10 @@ from pacsnode import schema
 from pacsnode.archive.confirmations import Asked, Confirmations
 from pacsnode.database import connect, transaction, utc_us
 from pacsnode.deliver.destinations import Destinations
-from pacsnode.deliver.dimse import Route
 from pacsnode.deliver.orders import Orders
 from pacsnode.deliver.outbox import Debt, Outbox, Owed, owe
 from pacsnode.deliver.proving import Proving, Subject
+from pacsnode.deliver.ready import Route
 from pacsnode.deliver.senders import Senders
 from pacsnode.dimse.part10 import read_meta
 from pacsnode.errors import Permanent

@@ -17,14 +17,16 @@ from pydicom.data import get_testdata_file
 
 from pacsnode import schema
 from pacsnode.database import connect, transaction
-from pacsnode.deliver.dimse import Route
+from pacsnode.deliver.learned import Learned
 from pacsnode.deliver.orders import Orders, Selection
 from pacsnode.deliver.outbox import Debt, Outbox, Owed, owe
+from pacsnode.deliver.ready import Route
 from pacsnode.deliver.senders import Senders
 from pacsnode.dimse import associate, commands, pdus
 from pacsnode.dimse.part10 import read_meta
 from pacsnode.dimse.transport import Transport
 from pacsnode.errors import Permanent
+from pacsnode.infer.converting import convert
 from pacsnode.peers import Peer
 from pacsnode.settings import Settings, load
 
@@ -72,11 +74,20 @@ class Node:
     outbox: Outbox
     peers: dict[str, Peer] = field(default_factory=dict)
     files: dict[str, Path] = field(default_factory=dict)
+    learned: Learned = field(init=False)
     forbidden: Callable[[Owed, Peer], str] = lambda owed, peer: ""
     senders: Senders = field(init=False)
 
     def __post_init__(self) -> None:
-        route = Route("PACSNODE", self.locate, lambda owed, peer: self.forbidden(owed, peer), lambda: False)
+        self.learned = Learned(self.settings.node_db)
+        route = Route(
+            "PACSNODE",
+            self.locate,
+            lambda owed, peer: self.forbidden(owed, peer),
+            lambda: False,
+            convert=convert,
+            learn=self.learned.learn,
+        )
         self.senders = Senders(self.outbox, route, self.peers.get)
 
     def locate(self, uid: str) -> Path:
@@ -124,6 +135,7 @@ def node(tmp_path: Path) -> Iterator[Node]:
     yield made
     made.senders.stop(20)
     made.outbox.close()
+    made.learned.close()
 
 
 @pytest.fixture
