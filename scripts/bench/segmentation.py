@@ -34,7 +34,7 @@ FORMS = ("binary", "labelmap", "fractional")
 PEAK = """
 def told():
     status = Path("/proc/self/status").read_text()
-    print(seconds, int(status.split("VmHWM:")[1].split()[0]) // 1024, made.stat().st_size)
+    print(seconds, cpu_s, int(status.split("VmHWM:")[1].split()[0]) // 1024, made.stat().st_size)
 """
 
 OURS = f"""
@@ -49,9 +49,9 @@ from tests.encode.cases import request
 folder, sources = Path(sys.argv[1]), sorted(Path(sys.argv[2]).glob("*.dcm"), key=lambda path: int(path.stem))
 asked = replace(request(folder / "ours", *sources, results=("seg",)), form=Form(seg=sys.argv[3]))
 warm()
-begun = time.perf_counter()
+begun, before = time.perf_counter(), time.process_time()
 (result,) = encode(findings.load(folder), asked)
-seconds, made = time.perf_counter() - begun, result.path
+seconds, cpu_s, made = time.perf_counter() - begun, time.process_time() - before, result.path
 told()
 """
 
@@ -71,7 +71,7 @@ described = [
     for n in range(1, int(sys.argv[3]) + 1)
 ]
 warm()
-begun = time.perf_counter()
+begun, before = time.perf_counter(), time.process_time()
 label_map = np.load(folder / "arrays.npz")["0.label_map"]
 headers = [pydicom.dcmread(path, stop_before_pixels=True) for path in sources]
 segmentation = hd.seg.Segmentation(
@@ -79,16 +79,17 @@ segmentation = hd.seg.Segmentation(
 )
 made = folder / "bare.dcm"
 segmentation.save_as(made)
-seconds = time.perf_counter() - begun
+seconds, cpu_s = time.perf_counter() - begun, time.process_time() - before
 told()
 """
 
 
 @dataclass(frozen=True)
 class Run:
-    """One process: how long it took, its peak memory, the size of the file."""
+    """One process: how long it took, how much of that it ran, its peak memory, the size of the file."""
 
     seconds: float
+    cpu_s: float
     peak_mb: int
     size_bytes: int
 
@@ -135,8 +136,8 @@ def run(script: str, *arguments: object) -> Run:
     """What one process says of itself."""
     command = [sys.executable, "-c", script, *map(str, arguments)]
     done = subprocess.run(command, check=True, capture_output=True, text=True)
-    seconds, peak_mb, size_bytes = done.stdout.split()
-    return Run(float(seconds), int(peak_mb), int(size_bytes))
+    seconds, cpu_s, peak_mb, size_bytes = done.stdout.split()
+    return Run(float(seconds), float(cpu_s), int(peak_mb), int(size_bytes))
 
 
 def table(bare: list[Run], ours: dict[str, list[Run]]) -> str:
@@ -145,23 +146,30 @@ def table(bare: list[Run], ours: dict[str, list[Run]]) -> str:
         f"A CT of {SLICES} slices of {SIDE} x {SIDE} with {SEGMENTS} segments, each on {EACH} slices; median of",
         f"{len(bare)} rounds, each run a process of its own. From headers and findings on the disk to a checked file",
         "",
-        "| measure | seconds | against highdicom | peak memory | file | must |",
-        "|---|---|---|---|---|---|",
-        f"| highdicom alone, label map, BINARY | {_seconds(bare)} | | {_peak(bare)} MB | {_size(bare)} | |",
+        "| measure | seconds | CPU seconds | against highdicom, CPU | peak memory | file | must |",
+        "|---|---|---|---|---|---|---|",
+        f"| highdicom alone, label map | {_seconds(bare)} | {_cpu(bare)} | | {_peak(bare)} MB | {_size(bare)} | |",
     ]
     for form, runs in ours.items():
-        ratio = statistics.median(one.seconds / other.seconds for one, other in zip(runs, bare, strict=True))
+        # One thread, and little to wait for: on a busy machine CPU seconds say more than the clock.
+        ratio = statistics.median(one.cpu_s / other.cpu_s for one, other in zip(runs, bare, strict=True))
         is_judged = form == "binary"
         told = f"{ratio:.2f}x" if ratio < MUST or not is_judged else f"**{ratio:.2f}x**"
         peak = f"{_peak(runs)} MB" if _peak(runs) < MUST_MB else f"**{_peak(runs)} MB**"
         must = f"under {MUST}x, under {MUST_MB} MB" if is_judged else f"under {MUST_MB} MB"
-        lines.append(f"| the node, {form} | {_seconds(runs)} | {told} | {peak} | {_size(runs)} | {must} |")
+        lines.append(
+            f"| the node, {form} | {_seconds(runs)} | {_cpu(runs)} | {told} | {peak} | {_size(runs)} | {must} |"
+        )
     return "\n".join(lines)
 
 
 def _seconds(runs: list[Run]) -> str:
     each = [one.seconds for one in runs]
     return f"{statistics.median(each):.2f} ({min(each):.2f} to {max(each):.2f})"
+
+
+def _cpu(runs: list[Run]) -> str:
+    return f"{statistics.median(one.cpu_s for one in runs):.2f}"
 
 
 def _peak(runs: list[Run]) -> int:
