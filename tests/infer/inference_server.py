@@ -302,6 +302,16 @@ def after(seconds: float) -> Answering:
     return answering
 
 
+def once(event: threading.Event) -> Answering:
+    """Right, when something has happened."""
+
+    def answering(played: Inference, handler: _Handler, question: Question) -> None:
+        event.wait(45)
+        right(played, handler, question)
+
+    return answering
+
+
 def drip(played: Inference, handler: _Handler, question: Question) -> None:
     """A byte now and then, for ever."""
     handler.send_response(200)

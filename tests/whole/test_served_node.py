@@ -6,6 +6,7 @@ What is looked at is how each case ends, what the PACS got, and that a server wh
 from __future__ import annotations
 
 import subprocess
+import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -111,7 +112,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     folder = tmp_path_factory.mktemp("served")
     models, gone = folder / "models", Inference(port=free_port())
     with Pacs(folder / "pacs") as pacs, Inference() as server:
-        bundles.with_card(served_bundle(models, server, name="served-chest", http={"timeout": "4s"}))
+        bundles.with_card(served_bundle(models, server, name="served-chest", http={"timeout": "50s"}))
         bundles.with_card(served_bundle(models, gone, name="gone-chest"))
         said = repr({"values": {"heart_rate": 61.0}, "findings": {}})
         bundles.with_card(bundles.workflow_bundle(models, said, accepts={"Modality": "ECG"}))
@@ -166,15 +167,13 @@ def test_an_answer_that_is_none_parks_the_case_and_nothing_is_delivered(world: W
 
 
 def test_a_slow_server_delays_no_model_that_runs_here(world: World) -> None:
-    begun, count = time.monotonic(), len(world.server.questions)
-    film = world.film(answering=played.after(20))
+    is_done, count = threading.Event(), len(world.server.questions)
+    film = world.film(answering=played.once(is_done))
     wait_until(lambda: len(world.server.questions) > count)
     ecg = world.ecg()
     world.case(ecg, "done")
-    assert time.monotonic() - begun < 20, "the ECG waited for the server"
-    reason = world.case(film, "parked")["reason"]
-    assert "no whole answer within 4 s; it is tried again by itself, 8 times in all" in reason
-    world.server.answering = None
+    world.case(film, "running")
+    is_done.set()
     world.case(film, "done")
 
 
