@@ -13,7 +13,7 @@ from typing import TypeVar
 
 from pydicom.dataset import Dataset
 
-from pacsnode.encode import conformance
+from pacsnode.encode import conformance, fonts
 from pacsnode.encode.header import part_10, stamp
 from pacsnode.encode.normalise import read_header
 from pacsnode.encode.provenance import DerivedUIDs, Origin
@@ -51,8 +51,9 @@ def encode(findings: Findings, request: EncodeRequest) -> tuple[ResultObject, ..
 
 
 def warm() -> None:
-    """Load highdicom's tables of PS3.3, which takes the first case half a second else."""
+    """Load highdicom's tables of PS3.3 and the font's letters, which takes the first case half a second each else."""
     conformance.load_tables()
+    fonts.glyphs()
 
 
 def _origin(findings: Findings, request: EncodeRequest) -> Origin:
