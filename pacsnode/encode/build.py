@@ -13,7 +13,7 @@ from typing import TypeVar
 
 from pydicom.dataset import Dataset
 
-from pacsnode.encode import charset, conformance
+from pacsnode.encode import charset, conformance, fonts
 from pacsnode.encode.header import part_10, stamp
 from pacsnode.encode.key_objects import key_objects
 from pacsnode.encode.normalise import read_header
@@ -83,8 +83,9 @@ def _is_due(origin: Origin, kind: ResultKind) -> bool:
 
 
 def warm() -> None:
-    """Load highdicom's tables of PS3.3, which takes the first case half a second else."""
+    """Load highdicom's tables of PS3.3 and the font's letters, which takes the first case half a second each else."""
     conformance.load_tables()
+    fonts.glyphs()
 
 
 def _origin(findings: Findings, request: EncodeRequest) -> Origin:
