@@ -13,7 +13,7 @@ from datetime import tzinfo
 from typing import Final
 
 from pacsnode.deliver.destinations import Destinations
-from pacsnode.deliver.outbox import LARGEST_BATCH, Outbox
+from pacsnode.deliver.outbox import LARGEST_BATCH, Outbox, Owed
 from pacsnode.deliver.pace import Pace, Slots, opens_in_s, priority_now
 from pacsnode.deliver.proving import Prover, Proving
 from pacsnode.deliver.ready import Route
@@ -54,6 +54,8 @@ class Lane:
         self._lock = threading.Lock()
         self._bells: list[threading.Event] = []
         self._proof_bell: threading.Event | None = None
+        self._in_hand: dict[int, list[Owed]] = {}
+        """Claimed rows by the number of a thread; what an error of the database left there is concluded later."""
         self.threads: list[threading.Thread] = []
 
     def wake(self) -> None:
@@ -110,6 +112,9 @@ class Lane:
     def _send_due(self, number: int) -> float:
         """Send what is due; seconds to sleep then. The first of several threads alone deals with a closed circuit."""
         outbox = self._around.outbox
+        if left := self._in_hand.get(number):
+            outbox.conclude(left)
+            del self._in_hand[number]
         while not self._around.stopping.is_set():
             peer = self._around.find_peer(self._name)
             if peer is None:
@@ -129,7 +134,8 @@ class Lane:
                 continue
             if not number:
                 self._widen(peer.sends.at_once)
-            if not self._send(peer, LARGEST_BATCH if trouble is None else 1, priority):
+            at_most = LARGEST_BATCH if trouble is None else 1
+            if not self._send(number, peer, at_most, priority):
                 return LOOK_EVERY_S  # what is due belongs to studies of which another thread sends something
         return 0.0
 
@@ -158,7 +164,7 @@ class Lane:
         while self._around.outbox.give_up(self._name, reason):
             continue
 
-    def _send(self, peer: Peer, at_most: int, priority: int) -> bool:
+    def _send(self, number: int, peer: Peer, at_most: int, priority: int) -> bool:
         """One batch; False when there was nothing to claim."""
         outbox = self._around.outbox
         self._pace.kilobytes_per_s = peer.sends.kilobytes_per_s
@@ -166,6 +172,7 @@ class Lane:
             owed = [] if self._around.stopping.is_set() else outbox.claim(self._name, at_most, priority)
             if not owed:
                 return False
+            self._in_hand[number] = owed
             route = replace(self._around.route, stopping=self._breaks(peer, priority), pace=self._pace.wait)
             try:
                 WAYS[peer.type].deliver(outbox, owed, peer, route)
@@ -174,6 +181,7 @@ class Lane:
                 raise
             finally:
                 outcome = outbox.conclude(owed)
+                del self._in_hand[number]
         if outcome.answered:
             self._destinations.answered(self._name)
             self.wake_prover()

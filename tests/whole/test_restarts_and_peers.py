@@ -90,7 +90,9 @@ def test_quiet_time_outlives_a_restart_and_a_dead_destination_delays_no_other(tm
             case = node.life(study)["cases"][0]
             assert "quiet for" in case["whole_because"]
             states = {(d["destination"], d["state"]) for d in case["deliveries"]}
-            assert states == {("main-pacs", "sent"), ("xray-1", "owed")}
+            waiting = {("xray-1", "owed"), ("xray-1", "sending")}
+            assert states - waiting == {("main-pacs", "sent")}
+            assert states & waiting
 
 
 def test_a_retry_sends_nothing_to_a_peer_that_may_not_have_uncertified_results_any_more(tmp_path: Path) -> None:
@@ -112,7 +114,6 @@ def test_a_retry_sends_nothing_to_a_peer_that_may_not_have_uncertified_results_a
             wait_until(lambda: "rules and models reloaded" in node.log(), 20)
             with Pacs(tmp_path / "pacs", port=pacs_port) as pacs:
                 node.run("deliveries", "retry", "main-pacs")
-                wait_until(lambda: ("main-pacs", "owed") not in deliveries(node), 30, 0.3)
-                assert deliveries(node) == {("xray-1", "sent"), ("main-pacs", "parked")}
+                wait_until(lambda: deliveries(node) == {("xray-1", "sent"), ("main-pacs", "parked")}, 30, 0.3)
                 assert pacs.objects() == []
             assert "is not certified and peer main-pacs" in node.run("deliveries", "list", "--state", "parked").stdout
