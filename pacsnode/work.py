@@ -83,7 +83,7 @@ class Work:
         self._considering = Considering(
             settings, self._cases, self._workflow.owing, lambda: self._site, self._doorbell.released_boot_us
         )
-        self._ladder = Learned(settings.node_db)
+        self._learned = Learned(settings.node_db)
         self._senders = Senders(
             self._outbox,
             settings.ae_title,
@@ -92,7 +92,7 @@ class Work:
             self._workflow.owing.forbidden,
             credentials=credentials(settings),
             convert=self._convert,
-            learn=self._ladder.learn,
+            learn=self._learned.learn,
         )
         self._engine = Engine(
             settings.engine_url,
@@ -201,6 +201,7 @@ class Work:
         self._cases.close()
         self._allowing.close()
         self._outbox.close()
+        self._learned.close()
         self._versions.close()
 
     def _resume(self, key: str, attempt: int) -> None:
