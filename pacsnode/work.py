@@ -87,7 +87,7 @@ class Work:
             settings, self._cases, self._workflow.owing, lambda: self._site, self._doorbell.released_boot_us
         )
         self._confirmations = Confirmations(settings.index_db)
-        self._ladder = Learned(settings.node_db)
+        self._learned = Learned(settings.node_db)
         self._senders = self._made_senders()
         self._engine = Engine(
             settings.engine_url,
@@ -114,7 +114,7 @@ class Work:
             self._stopping.is_set,
             credentials(self._settings),
             self._convert,
-            self._ladder.learn,
+            self._learned.learn,
         )
         return Senders(
             self._outbox,
@@ -225,6 +225,7 @@ class Work:
         self._allowing.close()
         self._outbox.close()
         self._confirmations.close()
+        self._learned.close()
         self._versions.close()
 
     def _resume(self, key: str, attempt: int) -> None:

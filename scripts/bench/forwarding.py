@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import base64
 import json
+import math
 import os
 import statistics
 import subprocess
@@ -108,7 +109,14 @@ def _measure(names: Sequence[str], samples: Sequence[Sample], folder: Path, roun
         }
         for number in range(-1, rounds):  # the first one warms
             for name in names if number % 2 else names[::-1]:
-                took_s = forwards[name]()
+                try:
+                    took_s = forwards[name]()
+                except subprocess.CalledProcessError as error:  # pynetdicom loses an answer now and then
+                    sink.ask()
+                    print(f"round {number} {name}: FAILED, exit code {error.returncode}", file=sys.stderr, flush=True)
+                    if number >= 0:
+                        seconds[name].append(math.inf)
+                    continue
                 taken = sink.ask()
                 if taken["objects"] != len(samples):
                     raise RuntimeError(f"{name}: {taken['objects']} of {len(samples)} objects arrived")
@@ -263,7 +271,8 @@ def _table(kind: Kind, count: int, seconds: dict[str, list[float]]) -> str:
         shown = "" if name == "pacsnode" or not ours else f"{ratio:.2f}x"
         shown = f"**{shown}**" if must and ratio < must else shown
         median = statistics.median(rates)
-        spread = f"{median:.0f} ({rates[0]:.0f} to {rates[-1]:.0f})"
+        failed = took.count(math.inf)
+        spread = f"{median:.0f} ({rates[0]:.0f} to {rates[-1]:.0f}){f', {failed} rounds FAILED' if failed else ''}"
         lines.append(f"| {FORWARDERS[name]} | {spread} | {shown} | {f'{must:g}x' if must else ''} |")
     return "\n".join(lines)
 
