@@ -134,7 +134,7 @@ def _layers(wanted: Sequence[Layer]) -> dict[Layer, Any]:
             made[layer] = made[wanted[_MOST_LAYERS - 1]]
             continue
         color = hd.color.CIELabColor.from_rgb(*layer.color_rgb)
-        made[layer] = hd.pr.GraphicLayer(f"AI_{number}", number, layer.label[:64], color)
+        made[layer] = hd.pr.GraphicLayer(f"AI_{number}", number, layer.label[:64].replace("\\", "/"), color)
     return made
 
 
