@@ -94,7 +94,7 @@ def test_what_may_be_left_out_has_careful_defaults(tmp_path: Path) -> None:
     peer = load(tmp_path, "version: 1\npeers: {a: {ae_title: A, host: 192.0.2.1}}\n").by_name("a")
     assert peer is not None
     assert (peer.may, peer.port, peer.investigational, peer.reply_to) == ((), None, False, None)
-    assert peer.accepts == ("sr", "seg", "sc")
+    assert peer.accepts == ("sr", "seg", "sc", "pdf", "ko", "pr")
 
 
 @pytest.mark.parametrize(
@@ -155,7 +155,7 @@ def test_what_keeps_results_from_a_peer_is_said(tmp_path: Path, name: str, obsta
         ("port: 11112", 'port: "11112"', "7:54 peers.pacs.port: expected a whole number, found the text '11112'"),
         ("may: [query, retrieve]", "may: [query, retreive]", "peers.pacs.may.1: the text 'retreive' is not known"),
         ("may: [query, retrieve]", "may: query", "peers.pacs.may: expected a list, found the text 'query'"),
-        ("accepts: [sr]", "accepts: [pdf]", "peers.pacs.accepts.0: the text 'pdf' is not known"),
+        ("accepts: [sr]", "accepts: [dvd]", "peers.pacs.accepts.0: the text 'dvd' is not known"),
         ("accepts: [sr]", "name: pacs", "peer pacs has a `name`"),
         ("reply_to: pacs", "reply_to: pac", "4:90 peers.south-1.reply_to: there is no peer pac; did you mean pacs?"),
         ("reply_to: pacs", "reply_to: north", "nothing can be sent to north"),

@@ -1,7 +1,7 @@
 """`pacsnode models run`: one service on a folder of DICOM files, on the node's own way, outside of the node's cases.
 
-In: the name of a service, files. Out: findings on the screen, and SR, SEG, SC, PDF, KO, PR in a folder. Decides as a
-rule that takes everything, runs the compute process with the limits of the service, and writes nothing into the node.
+In: the name of a service, files. Out: findings on the screen, and the result objects in a folder. Decides as a rule
+that takes everything, runs the compute process with the limits of the service, and writes nothing into the node.
 """
 
 from __future__ import annotations

@@ -30,7 +30,7 @@ MOST_POINTS: Final = 100_000
 """Of one group: under a megabyte."""
 MOST_BORDERS: Final = 600_000
 """Of pixels that are traced, of one group: some seconds; a lung on a large film has 10,000."""
-_RAGGED: Final = 60_000
+_RAGGED: Final = 200_000
 """Borders of one segment in one image: more is noise, and is not traced."""
 _ROUND: Final = 64  # points of a circle that reaches beyond the image
 _SHAPES: Final = {Shape.POINT: "POINT", Shape.CIRCLE: "CIRCLE", Shape.ELLIPSE: "ELLIPSE"}
@@ -83,7 +83,9 @@ def plan(group: Group, sizes: Mapping[str, tuple[int, int]]) -> Plan:
             is_whole = False
             continue
         borders_left -= to_trace
-        for mark in _outlined(mask, top_left, segment):
+        lines = outlines(mask, MOST_LINES + 1)
+        is_whole &= len(lines) <= MOST_LINES
+        for mark in _outlined(lines[:MOST_LINES], top_left, segment):
             left -= len(mark.points)
             if left >= 0:
                 found.setdefault(place_of(group, number), []).append(mark)
@@ -121,10 +123,10 @@ def _cut_out(mask: NDArray[np.bool_]) -> tuple[Points, NDArray[np.bool_]]:
     return np.array([columns[0], rows[0]], dtype=np.float64), part
 
 
-def _outlined(mask: NDArray[np.bool_], top_left: Points, segment: Segment) -> Iterator[Mark]:
+def _outlined(lines: Sequence[Points], top_left: Points, segment: Segment) -> Iterator[Mark]:
     """The outlines of one segment in one plane, the longest with its label."""
     layer = Layer(segment.label, segment.color_rgb)
-    for number, line in enumerate(outlines(mask, MOST_LINES)):
+    for number, line in enumerate(lines):
         text = segment.label[:64] if number == 0 else ""
         yield Mark(layer, "POLYLINE", _closed(line + top_left), text, segment)
 

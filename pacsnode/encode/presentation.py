@@ -134,7 +134,7 @@ def _layers(wanted: Sequence[Layer]) -> dict[Layer, Any]:
             made[layer] = made[wanted[_MOST_LAYERS - 1]]
             continue
         color = hd.color.CIELabColor.from_rgb(*layer.color_rgb)
-        made[layer] = hd.pr.GraphicLayer(f"AI_{number}", number, layer.label[:64], color)
+        made[layer] = hd.pr.GraphicLayer(f"AI_{number}", number, layer.label[:64].replace("\\", "/"), color)
     return made
 
 
@@ -222,7 +222,7 @@ def _look(header: Dataset, frame: int | None) -> _Look | None:
         is_inverse=photometric == "MONOCHROME1",
         slope=slope or 1.0,
         intercept=intercept or 0.0,
-        rescale_type=str(said.get("RescaleType") or ("HU" if header.get("Modality") == "CT" else "US")),
+        rescale_type=str(said.get("RescaleType") or ("HU" if header.get("Modality") == "CT" else "US"))[:64],
         aspect=_aspect(header, frame),
     )
 

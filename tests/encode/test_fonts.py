@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import hashlib
+import zipfile
+from pathlib import Path
 
+import pytest
 from PIL import ImageFont
 
 from pacsnode.encode.fonts import font_path, glyphs, shown
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def test_the_font_has_every_hangul_syllable_and_what_measurements_need() -> None:
@@ -34,3 +39,11 @@ def test_text_is_put_into_characters_of_the_font() -> None:
     assert shown("a\r\n\tb\x00\u2028c") == "a b c"
     assert shown("\u202e거꾸로\u200b") == "거꾸로"
     assert shown("😀ह") == "□□"
+
+
+def test_the_wheel_brings_the_font_and_its_licence(tmp_path: Path) -> None:
+    builder = pytest.importorskip("hatchling.builders.wheel").WheelBuilder
+    (wheel,) = builder(str(ROOT)).build(directory=str(tmp_path), versions=["standard"])
+    names = zipfile.ZipFile(wheel).namelist()
+    assert {f"pacsnode/encode/fonts/{name}" for name in ("PacsnodeGothic.ttf", "OFL.txt", "README.md")} <= set(names)
+    assert any(name.endswith(".dist-info/licenses/pacsnode/encode/fonts/OFL.txt") for name in names)

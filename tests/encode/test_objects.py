@@ -40,6 +40,7 @@ from tests.encode.cases import (
     read,
     request,
 )
+from tests.encode.marked import marked_film
 
 KINDS: tuple[ResultKind, ...] = ("sr", "seg", "sc")
 
@@ -323,3 +324,13 @@ def test_the_place_of_a_finding_stands_with_it() -> None:
     assert site.ContentSequence[0].ConceptCodeSequence[0].CodeValue == "7771000"
     assert float(probability.MeasuredValueSequence[0].NumericValue) == 90
     assert evaluation_text(placed) == "Pneumonia, left lung: present (90 %)"
+
+
+def test_a_kind_that_cannot_be_made_stops_the_case_only_where_a_rule_asks_for_it(tmp_path: Path) -> None:
+    (group,) = marked_film().groups
+    nowhere = replace(group.regions[0], points=((math.nan, 1.0), (2.0, 2.0)))
+    findings = Findings(CHEST, (replace(group, regions=(nowhere,)),))
+    asked = request(tmp_path, CR, results=("ko", "pr"))
+    with pytest.raises(Permanent, match="a point that is no number"):
+        encode(findings, asked)
+    assert [result.kind for result in encode(findings, replace(asked, unasked=("pr",)))] == ["ko"]

@@ -111,7 +111,7 @@ def test_a_good_file_is_read_with_its_hash(tmp_path: Path) -> None:
         ("quiet: 20s", "quiet: 2d", "2d is longer than a day"),
         ("quiet: 20s", "quiet: 25h", "longer than a day"),
         ("run: chest-xray", "run: []", "12:10 rules.0.run: expected at least 1 of them, found an empty list"),
-        ("results: [sr, sc]", "results: [sr, pdf]", "13:19 rules.0.results.1: the text 'pdf' is not known"),
+        ("results: [sr, sc]", "results: [sr, dvd]", "13:19 rules.0.results.1: the text 'dvd' is not known"),
         ("results: [sr, sc]", "results: []", "13:14 rules.0.results: expected at least 1"),
         ("results: [sr, sc]", "results: [sr, seg]", "14:23 rules.0.send_to.1: main-pacs does not accept seg"),
         (
