@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import io
 import json
+import math
 import os
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field
@@ -33,9 +34,28 @@ class Presence(StrEnum):
     UNDETERMINED = "undetermined"
 
 
+class Shape(StrEnum):
+    """How the points of a region are meant; see `Region.points`."""
+
+    POINT = "point"
+    POLYLINE = "polyline"
+    POLYGON = "polygon"
+    CIRCLE = "circle"
+    ELLIPSE = "ellipse"
+    BOX = "box"
+
+
+Point = tuple[float, float]
+"""(column, row) as SCOORD has it (PS3.3 C.18.6.1.2): 0, 0 is the outer corner of the top left pixel, 0.5, 0.5 its
+centre; the right and lower border of the image are at its columns and rows."""
+
+
 @dataclass(frozen=True)
 class Measurement:
-    """One number. `derivation` says in words how it was got, where a reader would have to guess."""
+    """One number. `derivation` says in words how it was got, where a reader would have to guess.
+
+    `regions`: keys of the regions of the same group from which it was got, such as the line of a length.
+    """
 
     name: Concept
     value: float
@@ -43,6 +63,7 @@ class Measurement:
     site: Concept | None = None
     laterality: Concept | None = None
     derivation: str = ""
+    regions: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -55,6 +76,34 @@ class Evaluation:
     comment: str = ""
     site: Concept | None = None
     laterality: Concept | None = None
+
+
+@dataclass(frozen=True)
+class Region:
+    """One place in one image: a finding, or a line or outline that a number was got from.
+
+    `key`: its name among the regions of its group. `image`: SOP Instance UID, one of the group's `source`; `frame`: its
+    frame from 1, None in a single-frame image. `presence` and `probability` (0 to 1): None where nothing is said.
+    `points` by shape: one of a point; two or more of a polyline; three or more of a polygon, which closes itself; the
+    centre and a point of a circle; of an ellipse both ends of the long axis, then both of the short one; two
+    opposite corners of a box. `measurements` are about this region alone.
+    """
+
+    key: str
+    label: str
+    category: Concept
+    type: Concept
+    image: str
+    shape: Shape
+    points: tuple[Point, ...]
+    frame: int | None = None
+    site: Concept | None = None
+    laterality: Concept | None = None
+    presence: Presence | None = None
+    probability: float | None = None
+    comment: str = ""
+    measurements: tuple[Measurement, ...] = ()
+    color_rgb: tuple[int, int, int] = (255, 220, 0)
 
 
 @dataclass(frozen=True)
@@ -100,6 +149,7 @@ class Group:
     picture: NDArray[np.uint8] | None = None
     trace: Trace | None = None
     frames: tuple[int, ...] = ()
+    regions: tuple[Region, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -130,6 +180,42 @@ class Findings:
     groups: tuple[Group, ...] = field(default_factory=tuple)
 
 
+def outline(region: Region, chords: int = 72) -> tuple[Point, ...]:
+    """The points to draw one after the other; the last equals the first where the shape is closed.
+
+    Circle and ellipse become so many chords; a point stays one point.
+    """
+    points = region.points
+    if region.shape == Shape.POLYGON:
+        return points if points[0] == points[-1] else (*points, points[0])
+    if region.shape == Shape.BOX:
+        (left, top), (right, bottom) = points
+        return ((left, top), (right, top), (right, bottom), (left, bottom), (left, top))
+    if region.shape not in (Shape.CIRCLE, Shape.ELLIPSE):
+        return points
+    (x, y), across, along = _axes(region)
+    turns = [2 * math.pi * step / chords for step in range(chords)]
+    round_ = [
+        (x + math.cos(t) * across[0] + math.sin(t) * along[0], y + math.cos(t) * across[1] + math.sin(t) * along[1])
+        for t in turns
+    ]
+    return (*round_, round_[0])
+
+
+def _axes(region: Region) -> tuple[Point, Point, Point]:
+    """Centre of a circle or ellipse, and its two half axes as vectors."""
+    if region.shape == Shape.CIRCLE:
+        centre, rim = region.points
+        radius = math.dist(centre, rim)
+        return centre, (radius, 0.0), (0.0, radius)
+    a, b, c, d = region.points
+    return _middle(a, b), ((b[0] - a[0]) / 2, (b[1] - a[1]) / 2), ((d[0] - c[0]) / 2, (d[1] - c[1]) / 2)
+
+
+def _middle(one: Point, other: Point) -> Point:
+    return (one[0] + other[0]) / 2, (one[1] + other[1]) / 2
+
+
 def save(findings: Findings, folder: Path) -> None:
     """Write `findings` into `folder` durably (arrays first, then the JSON that names them), mode 0600."""
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -143,6 +229,7 @@ def save(findings: Findings, folder: Path) -> None:
             "segments": [asdict(s) for s in group.segments],
             "notes": group.notes,
             "frames": group.frames,
+            "regions": [asdict(r) for r in group.regions],
         }
         if group.label_map is not None:
             arrays[f"{number}.label_map"] = group.label_map
@@ -179,7 +266,7 @@ def _group(number: int, plain: dict[str, Any], arrays: Any) -> Group:
     trace = plain.get("trace")
     return Group(
         source=tuple(plain["source"]),
-        measurements=tuple(Measurement(**_concepts(m)) for m in plain["measurements"]),
+        measurements=tuple(map(_measurement, plain["measurements"])),
         evaluations=tuple(
             Evaluation(**_concepts(e) | {"presence": Presence(e["presence"])}) for e in plain["evaluations"]
         ),
@@ -196,7 +283,23 @@ def _group(number: int, plain: dict[str, Any], arrays: Any) -> Group:
             tuple(trace["beats"]),
         ),
         frames=tuple(plain.get("frames", ())),
+        regions=tuple(map(_region, plain.get("regions", ()))),
     )
+
+
+def _measurement(plain: dict[str, Any]) -> Measurement:
+    return Measurement(**_concepts(plain) | {"regions": tuple(plain.get("regions", ()))})
+
+
+def _region(plain: dict[str, Any]) -> Region:
+    typed: dict[str, Any] = {
+        "shape": Shape(plain["shape"]),
+        "points": tuple((column, row) for column, row in plain["points"]),
+        "presence": None if plain["presence"] is None else Presence(plain["presence"]),
+        "measurements": tuple(map(_measurement, plain["measurements"])),
+        "color_rgb": tuple(plain["color_rgb"]),
+    }
+    return Region(**_concepts(plain) | typed)
 
 
 def _concepts(plain: dict[str, Any]) -> dict[str, Any]:
