@@ -86,7 +86,8 @@ class Region:
     frame from 1, None in a single-frame image. `presence` and `probability` (0 to 1): None where nothing is said.
     `points` by shape: one of a point; two or more of a polyline; three or more of a polygon, which closes itself; the
     centre and a point of a circle; of an ellipse both ends of the long axis, then both of the short one; two
-    opposite corners of a box. `measurements` are about this region alone.
+    opposite corners of a box. `measurements` are about this region alone. `also`: images and frames on which the same
+    outline lies beside `image`: the other slices of a box in a volume.
     """
 
     key: str
@@ -104,6 +105,7 @@ class Region:
     comment: str = ""
     measurements: tuple[Measurement, ...] = ()
     color_rgb: tuple[int, int, int] = (255, 220, 0)
+    also: tuple[tuple[str, int | None], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -298,6 +300,7 @@ def _region(plain: dict[str, Any]) -> Region:
         "presence": None if plain["presence"] is None else Presence(plain["presence"]),
         "measurements": tuple(map(_measurement, plain["measurements"])),
         "color_rgb": tuple(plain["color_rgb"]),
+        "also": tuple((image, frame) for image, frame in plain["also"]),
     }
     return Region(**_concepts(plain) | typed)
 

@@ -133,12 +133,16 @@ classification:
       threshold: 0.5             # probability from which it is Present
 """,
     Task.DETECTION: """\
+# The network gives a map of `box`, `label_scores` and `label` for each image, as MONAI's detectors do; its config takes
+# the place of configs/inference.yaml. Each label of it is one of these.
 regions:
   - key: nodule
     label: Nodule
+    index: 0                     # the label under which the network gives it
     name: {value: "27925004", scheme: SCT, meaning: Nodule}
-    shape: box                   # or polygon, point
+    shape: box
     threshold: 0.5               # score from which it is reported
+    most: 20                     # so many are reported, the most probable ones
 """,
     Task.ALGORITHM: """\
 # The class of scripts/workflow.py, and what it says under which key.

@@ -54,25 +54,31 @@ def graphic(region: Region) -> tuple[GraphicType, list[float]]:
 
 
 def _check(region: Region, group: Group, sources: Mapping[str, Dataset]) -> None:
-    header = sources.get(region.image)
-    if header is None or region.image not in group.source or "Rows" not in header:
-        raise Permanent(f"the region {region.key} lies on an image that was not analysed")
-    frames = int(header.get("NumberOfFrames") or 1)
-    if region.frame is None and frames > 1:
-        raise Permanent(f"the region {region.key} says no frame, but its image has {frames}")
-    if region.frame is not None and not 1 <= region.frame <= frames:
-        raise Permanent(f"the region {region.key} lies on frame {region.frame} of {frames}")
+    for image, frame in ((region.image, region.frame), *region.also):
+        header = _header_of(region, image, frame, group, sources)
+        columns, rows = int(header.Columns), int(header.Rows)
+        if not all(_lies_on(point, columns, rows) for point in region.points):
+            raise Permanent(f"the region {region.key} lies outside of its image of {columns} x {rows} pixels")
     least, most = _POINTS[region.shape]
     count = len(region.points)
     if count < least or (most is not None and count > most):
         raise Permanent(f"the region {region.key} is a {region.shape} of {count} points")
-    columns, rows = int(header.Columns), int(header.Rows)
-    if not all(_lies_on(point, columns, rows) for point in region.points):
-        raise Permanent(f"the region {region.key} lies outside of its image of {columns} x {rows} pixels")
     if region.shape is Shape.ELLIPSE and not _is_ellipse(region.points):
         raise Permanent(f"the axes of the region {region.key} do not halve each other")
     if region.probability is not None and not 0 <= region.probability <= 1:
         raise Permanent(f"the probability of the region {region.key} is {region.probability}")
+
+
+def _header_of(region: Region, image: str, frame: int | None, group: Group, sources: Mapping[str, Dataset]) -> Dataset:
+    header = sources.get(image)
+    if header is None or image not in group.source or "Rows" not in header:
+        raise Permanent(f"the region {region.key} lies on an image that was not analysed")
+    frames = int(header.get("NumberOfFrames") or 1)
+    if frame is None and frames > 1:
+        raise Permanent(f"the region {region.key} says no frame, but its image has {frames}")
+    if frame is not None and not 1 <= frame <= frames:
+        raise Permanent(f"the region {region.key} lies on frame {frame} of {frames}")
+    return header
 
 
 def _lies_on(point: Point, columns: int, rows: int) -> bool:

@@ -135,15 +135,16 @@ def _segment(seen: _Seen, place: int, segment: Segment) -> Dataset:
 
 
 def _region(seen: _Seen, region: Region) -> Dataset:
-    """TID 1410: the place, and what is said of it."""
+    """TID 1410: the place, and what is said of it; TID 1411 where it goes through several images."""
     said = [_measurement(one) for one in _numbers(region)]
     if region.presence is not None:
         said.append(code("CONTAINS", region.type, _PRESENCE[region.presence]))
     if region.comment:
         said.append(comment("CONTAINS", region.comment))
-    items = [*said, _coordinates(seen, region, is_number=False)]
+    on = [(region.image, region.frame), *region.also]
+    items = [*said, *(_coordinates(seen, region, place, is_number=False) for place in on)]
     what = _finding(region.category, region.type, region.site, region.laterality)
-    return _group(seen, "1410", seen.origin.tracking_of(region, region.key), items, what)
+    return _group(seen, "1411" if region.also else "1410", seen.origin.tracking_of(region, region.key), items, what)
 
 
 def _drawn(seen: _Seen, region: Region) -> Dataset:
@@ -198,9 +199,9 @@ def _finding(category: Concept, finding: Concept, site: Concept | None, laterali
     ]
 
 
-def _coordinates(seen: _Seen, region: Region, *, is_number: bool) -> Dataset:
-    """The place of a region, or below a number the place from which it was got."""
-    reference = reference_to(seen.origin.sources[region.image], frame=region.frame)
+def _coordinates(seen: _Seen, region: Region, on: tuple[str, int | None], *, is_number: bool) -> Dataset:
+    """The outline of a region on one image, or below a number the place from which it was got."""
+    reference = reference_to(seen.origin.sources[on[0]], frame=on[1])
     source = image("SELECTED FROM", SOURCE, reference)
     if is_number:
         return coordinates("INFERRED FROM", SOURCE, graphic(region), source)
@@ -209,7 +210,8 @@ def _coordinates(seen: _Seen, region: Region, *, is_number: bool) -> Dataset:
 
 def _with_places(seen: _Seen, measurement: Measurement, keys: Sequence[str]) -> Dataset:
     """NUM with nothing but coordinates below it: viewers take the first child for them."""
-    places = [_coordinates(seen, seen.regions[key], is_number=True) for key in keys]
+    regions = [seen.regions[key] for key in keys]
+    places = [_coordinates(seen, one, (one.image, one.frame), is_number=True) for one in regions]
     return number("CONTAINS", measurement.name, measurement.value, measurement.unit, places)
 
 

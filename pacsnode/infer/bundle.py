@@ -10,7 +10,7 @@ import importlib
 import json
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from pacsnode.errors import Permanent
 from pacsnode.infer import answers
 from pacsnode.infer.catalogue import METADATA_FILE, Service
+from pacsnode.infer.detection import Boxes, boxes_of, on_source
 from pacsnode.infer.scripts import PACKAGE, Scripts
 from pacsnode.infer.weights import Network, OnnxNetwork, load_state, load_torchscript
 from pacsnode.infer.zoo import IMAGE, PREDICTION, Parts, read_parts
@@ -35,11 +36,15 @@ Picture = NDArray[np.float32]
 
 @dataclass(frozen=True)
 class Answer:
-    """Of one picture: labels on its grid (`labels`), or a probability for each class. `is_negative`: read so."""
+    """Of one picture: labels on its grid (`labels`), a probability for each class, or boxes on its grid, (column, row).
+
+    `is_negative`: read so. Of a volume, the third axis of `boxes` is the slice.
+    """
 
     labels: NDArray[np.uint8] | None = None
     probabilities: tuple[float, ...] = ()
     is_negative: bool = False
+    boxes: tuple[Boxes, ...] = ()
 
 
 class NetworkBundle:
@@ -102,12 +107,19 @@ class NetworkBundle:
             found = self._answer(run, answers.Grid(tuple(run[_SHAPE])))
         except Permanent as error:
             return error
+        if found.boxes:
+            return Answer(None, (), is_negative, tuple(self._on_picture(one, block) for one in found.boxes))
         if found.labels is None:
             return Answer(None, found.probabilities, is_negative)
         labels = found.labels if self._parts.reading.rows_first else found.labels.T
         rows, columns = picture.shape[:2]
         whole = labels.repeat(block, 0).repeat(block, 1)[:rows, :columns]
         return Answer(np.ascontiguousarray(whole), (), is_negative)
+
+    def _on_picture(self, boxes: Boxes, block: int) -> Boxes:
+        """(column, row) on the picture before it was reduced by whole blocks."""
+        corners = boxes.corners if not self._parts.reading.rows_first else boxes.corners[:, [1, 0, 3, 2]]
+        return replace(boxes, corners=corners * block)
 
     def volume(self, volumes: Mapping[str, tuple[NDArray[np.float32], NDArray[np.float64]]]) -> Answer:
         """Of (slices, rows, columns) arrays with their affines (as in Volume): labels on the grid of the first.
@@ -167,7 +179,13 @@ class NetworkBundle:
     def _forward(self, waiting: Sequence[dict[str, Any]]) -> Iterator[dict[str, Any] | Permanent]:
         batch = torch.stack([self._of(data).as_subclass(torch.Tensor) for data in waiting]).to(self._device)
         begun = time.perf_counter()
-        outputs = _first_tensor(self._parts.inferer(batch, self._network)).cpu()
+        given = self._parts.inferer(batch, self._network)
+        if self._service.pipeline.regions:
+            found = boxes_of(given, len(waiting), batch.ndim - 2)
+            self.network_s += time.perf_counter() - begun
+            yield from (data | {_OUTPUT: one} for data, one in zip(waiting, found, strict=True))
+            return
+        outputs = _first_tensor(given).cpu()
         self.network_s += time.perf_counter() - begun
         if len(outputs) != len(waiting):
             raise Permanent(f"the model gave {len(outputs)} answers to {len(waiting)} inputs")
@@ -188,6 +206,8 @@ class NetworkBundle:
     def _answer(self, run: dict[str, Any], grid: answers.Grid) -> Answer:
         """What the service's pipeline.yaml makes of the output. Raises Permanent."""
         pipeline = self._service.pipeline
+        if pipeline.regions:
+            return Answer(boxes=(on_source(run[_OUTPUT], self._of(run), grid.affine),))
         if pipeline.classification is not None:
             return Answer(None, answers.probabilities(run[_OUTPUT], pipeline.classification))
         image, output = self._of(run), run.pop(_OUTPUT)

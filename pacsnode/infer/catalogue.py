@@ -97,16 +97,14 @@ def load_service(folder: Path) -> Service:
         looks, files = fingerprint(folder), hash_files(folder)
         document = yamlfile.load(path)
         pipeline = yamlfile.validate(document, PipelineFile)
-        is_slot = pipeline.status == "slot"
-        unable = mistakes.not_yet(pipeline)
-        if found := [*mistakes.problems(folder, pipeline, files), *_links(folder), *(() if is_slot else unable)]:
+        if found := [*mistakes.problems(folder, pipeline, files), *_links(folder)]:
             raise document.error(found)
     except ConfigError as error:
         raise ConfigError("\n".join([*told, str(error)])) from None
     if told:
         raise ConfigError("\n".join(told))
     config = mistakes.config_of(pipeline.network, files) if pipeline.network else ""
-    obstacle = "; ".join([mistakes.slot_obstacle(pipeline, files), *(p.text for p in unable)]) if is_slot else ""
+    obstacle = mistakes.slot_obstacle(pipeline, files) if pipeline.status == "slot" else ""
     return Service(folder, pipeline, version, hash_of(files), document.sha256, looks, config, obstacle)
 
 

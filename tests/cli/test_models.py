@@ -181,7 +181,7 @@ def test_a_hostile_zip_is_a_sentence_and_exit_code_2(site: Site, tmp_path: Path)
         ([], "slot: copy the vendor's weights to models/model.pt"),
         (["--input", "volume"], "slot: copy the vendor's weights to models/model.pt"),
         (["--task", "classification"], "slot: copy the vendor's weights to models/model.pt"),
-        (["--task", "detection"], "this version of the node cannot run a model that finds regions yet"),
+        (["--task", "detection"], "slot: copy the vendor's weights to models/model.pt"),
         (["--task", "algorithm"], "slot: put the algorithm into scripts/workflow.py"),
         (["--task", "remote"], "slot: enter the vendor's node as peer vendor-ai in the rules file"),
         (["--task", "remote", "--input", "waveform"], "slot: enter the vendor's node as peer vendor-ai"),
