@@ -67,7 +67,7 @@ def _item(content: bytes, at: int, end: int) -> tuple[Item, int]:
         if vr == b"SQ":
             found.sequences[tag], at = _sequence(content, at, at + length if length != _UNDEFINED else end)
         else:
-            if at + length > end:
+            if at + length > min(end, len(content)):
                 raise Permanent("the result is torn")
             found.values[tag] = content[at : at + length]
             found.vrs[tag] = vr

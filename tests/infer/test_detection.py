@@ -83,8 +83,8 @@ def test_the_box_of_a_volume_lies_on_its_voxel_in_every_orientation(name: str, f
     )
     (group,) = found(folder, *files).groups
     (region,) = group.regions
-    assert region.points == ((column, row), (column + 1, row + 1))
-    assert not region.also
+    assert list(region.points) == [(column, row), (column + 1, row + 1)]
+    assert len(region.also) == 0
     if form == "enhanced":
         assert (region.image, region.frame) == (group.source[0], order.index(slice_) + 1)
     else:
