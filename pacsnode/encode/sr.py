@@ -9,7 +9,7 @@ highdicom makes the document around the tree, `sr_items` the tree.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import highdicom as hd
 from pydicom.dataelem import DataElement
@@ -20,8 +20,8 @@ from pacsnode.dicom.codes import Concept
 from pacsnode.encode.header import evidence, requests
 from pacsnode.encode.provenance import Origin, comments, observer
 from pacsnode.encode.sr_groups import groups
-from pacsnode.encode.sr_items import code, comment, container, reference_to, template_of
-from pacsnode.encode.sr_library import evidence_items, library
+from pacsnode.encode.sr_items import code, comment, container, template_of
+from pacsnode.encode.sr_library import Listed, evidence_items, library, listed
 from pacsnode.errors import Permanent
 from pacsnode.handover import ReportForm
 
@@ -42,11 +42,10 @@ def report(origin: Origin, segmentations: Mapping[int, Dataset]) -> Dataset:
     """The SR of the case; `segmentations` by group number (from 1)."""
     if not origin.findings.groups:
         raise Permanent("there are no findings to report")
-    instances = [*origin.sources.values(), *segmentations.values()]
-    references = {str(one.SOPInstanceUID): reference_to(one) for one in instances}
+    sources = [listed(header) for header in origin.sources.values()]
     dataset = _document(origin)
-    dataset.ContentSequence = DicomSequence(_content(origin, segmentations, references))
-    dataset.CurrentRequestedProcedureEvidenceSequence = evidence_items(instances, references)
+    dataset.ContentSequence = DicomSequence(_content(origin, segmentations, sources))
+    dataset.CurrentRequestedProcedureEvidenceSequence = evidence_items([*sources, *map(listed, segmentations.values())])
     return dataset
 
 
@@ -68,18 +67,18 @@ def _document(origin: Origin) -> Dataset:
     )
 
 
-def _content(origin: Origin, segmentations: Mapping[int, Dataset], references: Mapping[str, Dataset]) -> list[Dataset]:
+def _content(origin: Origin, segmentations: Mapping[int, Dataset], sources: Sequence[Listed]) -> list[Dataset]:
     measured = [
         item
         for place, group in enumerate(origin.findings.groups, start=1)
         for item in groups(group, origin, segmentations.get(place))
     ]
-    images = [header for header in origin.sources.values() if "Rows" in header]
+    images = [one for one in sources if "Rows" in one.header]
     return [
         code("HAS CONCEPT MOD", LANGUAGE, ENGLISH),
         *observer(origin.algorithm, origin.request.node.ae_title),
         code("HAS CONCEPT MOD", PROCEDURE_REPORTED, origin.algorithm.procedure),
-        *([library(images, references)] if images else []),
+        *([library(images)] if images else []),
         container("CONTAINS", IMAGING_MEASUREMENTS, measured),
         *(comment("CONTAINS", text) for text in comments(origin.algorithm)),
     ]

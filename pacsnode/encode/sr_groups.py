@@ -8,9 +8,10 @@ coordinates below the number: what viewers draw (OHIF draws nothing of a TID 141
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from pydicom.dataset import Dataset
+from pydicom.tag import BaseTag
 
 from pacsnode.dicom.codes import ABSENT, PERCENT, PRESENT, UNDETERMINED, Concept
 from pacsnode.encode.provenance import Origin, algorithm_template
@@ -46,19 +47,25 @@ SEGMENTED_SERIES = Concept("121232", "DCM", "Source series for segmentation")
 SERIES_UID = Concept("112002", "DCM", "Series Instance UID")
 IMAGE_REGION = Concept("111030", "DCM", "Image Region")
 
+_SERIES = BaseTag(0x0020000E)
 _PRESENCE = {Presence.PRESENT: PRESENT, Presence.ABSENT: ABSENT, Presence.UNDETERMINED: UNDETERMINED}
 
 
 @dataclass(frozen=True)
 class _Seen:
-    """A group of findings on its way. `segmented`: the segments that the SEG holds, in its order; `by`: TID 4019."""
+    """A group of findings on its way. `segmented`: the segments that the SEG holds, in its order; `by`: TID 4019.
+
+    `series`: of a volume, whose images all belong to it; else None.
+    """
 
     group: Group
     origin: Origin
     by: Sequence[Dataset]
     segmentation: Dataset | None
     segmented: tuple[Segment, ...]
-    regions: Mapping[str, Region] = field(default_factory=dict)
+    regions: Mapping[str, Region]
+    sources: Sequence[Dataset]
+    series: str | None
 
 
 def groups(findings: Group, origin: Origin, segmentation: Dataset | None) -> list[Dataset]:
@@ -66,7 +73,9 @@ def groups(findings: Group, origin: Origin, segmentation: Dataset | None) -> lis
     check_regions(findings, origin.sources)
     by = algorithm_template(origin.algorithm, origin.request.case.rules_hash)
     segmented = _segmented(findings, origin, segmentation) if segmentation is not None else ()
-    seen = _Seen(findings, origin, by, segmentation, segmented, {region.key: region for region in findings.regions})
+    regions = {region.key: region for region in findings.regions}
+    sources = [origin.sources[one] for one in findings.source]
+    seen = _Seen(findings, origin, by, segmentation, segmented, regions, sources, _one_series(sources))
     made = [_region(seen, region) for region in findings.regions if not _is_only_a_place(region, findings)]
     made += [_segment(seen, n, segment) for n, segment in enumerate(segmented, start=1)]
     made += [_drawn(seen, region) for region in findings.regions if _numbers(region)]
@@ -77,7 +86,7 @@ def groups(findings: Group, origin: Origin, segmentation: Dataset | None) -> lis
 
 def _whole(seen: _Seen) -> Dataset | None:
     """TID 1501: what was found in the whole input, and what belongs to no segment; None where it would say nothing."""
-    group, sources = seen.group, [seen.origin.sources[one] for one in seen.group.source]
+    group = seen.group
     elsewhere = {(s.type, s.laterality) for s in seen.segmented}
     said = [_measurement(m) for m in group.measurements if not m.regions and (m.site, m.laterality) not in elsewhere]
     said += [_evaluation(one) for one in group.evaluations]
@@ -85,10 +94,10 @@ def _whole(seen: _Seen) -> Dataset | None:
     if not said and not notes and (seen.segmented or group.regions):
         return None
     items = [*said, *(comment("CONTAINS", note) for note in notes if note)]
-    series = _one_series(sources)
-    if series is not None:
-        return _group(seen, "1501", seen.origin.tracking(group), items, [uid("HAS ACQ CONTEXT", SERIES_UID, series)])
-    for header in sources:
+    if seen.series is not None:
+        series = uid("HAS ACQ CONTEXT", SERIES_UID, seen.series)
+        return _group(seen, "1501", seen.origin.tracking(group), items, [series])
+    for header in seen.sources:
         refer = image if "Rows" in header else waveform
         items.append(refer("CONTAINS", SOURCE_OF_MEASUREMENT, reference_to(header)))
     return _group(seen, "1501", seen.origin.tracking(group), items)
@@ -111,19 +120,17 @@ def _missing(seen: _Seen) -> list[Segment]:
 
 def _one_series(sources: Sequence[Dataset]) -> str | None:
     """Of a volume, whose images would stand hundreds of times; the image library has them once."""
-    series = {str(header.SeriesInstanceUID) for header in sources}
-    return series.pop() if len(sources) > 1 and len(series) == 1 else None
+    series = {str(header[_SERIES].value) for header in sources} if len(sources) > 1 else set()
+    return series.pop() if len(series) == 1 else None
 
 
 def _segment(seen: _Seen, place: int, segment: Segment) -> Dataset:
     """TID 1411, also of a plane image: TID 1410 refers to frames of the SEG, which dciodvfy refuses."""
     assert seen.segmentation is not None
-    sources = [seen.origin.sources[one] for one in seen.group.source]
-    series = _one_series(sources)
-    if series is not None:
-        origins = [uid("CONTAINS", SEGMENTED_SERIES, series)]
+    if seen.series is not None:
+        origins = [uid("CONTAINS", SEGMENTED_SERIES, seen.series)]
     else:
-        origins = [image("CONTAINS", SEGMENTED_IMAGE, reference_to(header)) for header in sources]
+        origins = [image("CONTAINS", SEGMENTED_IMAGE, reference_to(header)) for header in seen.sources]
     here = [
         _measurement(one)
         for one in seen.group.measurements

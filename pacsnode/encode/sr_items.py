@@ -15,6 +15,7 @@ from typing import Literal
 from pydicom.dataelem import DataElement
 from pydicom.dataset import Dataset
 from pydicom.sequence import Sequence as DicomSequence
+from pydicom.tag import BaseTag
 
 from pacsnode.dicom.codes import Concept
 from pacsnode.encode.provenance import coded
@@ -34,7 +35,7 @@ _CONTENT = 0x0040A730
 _RELATIONSHIP, _VALUE_TYPE, _NAME = 0x0040A010, 0x0040A040, 0x0040A043
 _CONCEPT, _UNIT = 0x0040A168, 0x004008EA
 _REFERENCE = 0x00081199
-_SOP_CLASS, _SOP_INSTANCE = 0x00080016, 0x00080018
+_SOP_CLASS, _SOP_INSTANCE = BaseTag(0x00080016), BaseTag(0x00080018)
 
 
 def code(relationship: Relationship, name: Concept, value: Concept, children: Sequence[Dataset] = ()) -> Dataset:

@@ -7,14 +7,16 @@ in common stands there once (TID 1602 at the group), since a CT has hundreds of 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
+from dataclasses import dataclass
 from functools import lru_cache
 
 from pydicom.dataset import Dataset
 from pydicom.sr.codedict import codes
+from pydicom.tag import BaseTag
 
 from pacsnode.dicom.codes import Concept
-from pacsnode.encode.sr_items import code, container, image, number, uid
+from pacsnode.encode.sr_items import code, container, image, number, reference_to, uid
 
 LIBRARY = Concept("111028", "DCM", "Image Library")
 LIBRARY_GROUP = Concept("126200", "DCM", "Image Library Group")
@@ -24,20 +26,36 @@ ROWS = Concept("110910", "DCM", "Pixel Data Rows")
 COLUMNS = Concept("110911", "DCM", "Pixel Data Columns")
 PIXELS = Concept("{pixels}", "UCUM", "Pixels")
 
-_IN_COMMON = (0x0020000E, 0x00080060, 0x00200052, 0x00280010, 0x00280011)
-"""Series, modality, frame of reference, rows, columns."""
-_SOP_INSTANCE = 0x00080018
+_LOOKED_UP = tuple(map(BaseTag, (0x0020000D, 0x0020000E, 0x00080060, 0x00200052, 0x00280010, 0x00280011)))
+"""Study, series, modality, frame of reference, rows, columns."""
 
 
-def library(images: Iterable[Dataset], references: Mapping[str, Dataset]) -> Dataset:
-    """TID 1600: one group for images that agree in series, modality, place and size. `references`: by instance."""
-    alike: dict[tuple[str, ...], list[Dataset]] = defaultdict(list)
-    for header in images:
-        alike[tuple(str(header[tag].value) if tag in header else "" for tag in _IN_COMMON)].append(header)
+@dataclass(frozen=True)
+class Listed:
+    """What a report says of an instance that it refers to. `alike`: what the images of one library group agree in."""
+
+    study: str
+    series: str
+    alike: tuple[str, ...]
+    header: Dataset
+    reference: Dataset
+
+
+def listed(instance: Dataset) -> Listed:
+    """Looked up once: a CT has hundreds of them."""
+    study, series, *rest = (str(found.value) if (found := instance.get_item(tag)) else "" for tag in _LOOKED_UP)
+    return Listed(study, series, (series, *rest), instance, reference_to(instance))
+
+
+def library(images: Iterable[Listed]) -> Dataset:
+    """TID 1600: one group for images that agree in series, modality, place and size."""
+    alike: dict[tuple[str, ...], list[Listed]] = defaultdict(list)
+    for one in images:
+        alike[one.alike].append(one)
     groups = []
     for members in alike.values():
-        listed = [image("CONTAINS", None, references[str(one[_SOP_INSTANCE].value)]) for one in members]
-        groups.append(container("CONTAINS", LIBRARY_GROUP, [*_descriptors(members[0]), *listed]))
+        items = [image("CONTAINS", None, one.reference) for one in members]
+        groups.append(container("CONTAINS", LIBRARY_GROUP, [*_descriptors(members[0].header), *items]))
     return container("CONTAINS", LIBRARY, groups)
 
 
@@ -62,16 +80,15 @@ def _modalities() -> dict[str, Concept]:
     return {one.value: Concept(one.value, one.scheme_designator, one.meaning) for one in found}
 
 
-def evidence_items(instances: Iterable[Dataset], references: Mapping[str, Dataset]) -> list[Dataset]:
+def evidence_items(instances: Iterable[Listed]) -> list[Dataset]:
     """Items of Current Requested Procedure Evidence Sequence: all that the tree refers to, by study and series."""
     studies: dict[str, dict[str, list[Dataset]]] = defaultdict(lambda: defaultdict(list))
     for one in instances:
-        series = studies[str(one.StudyInstanceUID)][str(one.SeriesInstanceUID)]
-        series.append(references[str(one.SOPInstanceUID)])
+        studies[one.study][one.series].append(one.reference)
     items = []
     for study, members in studies.items():
         item = Dataset()
-        item.ReferencedSeriesSequence = [_series(name, instances) for name, instances in members.items()]
+        item.ReferencedSeriesSequence = [_series(name, references) for name, references in members.items()]
         item.StudyInstanceUID = study
         items.append(item)
     return items

@@ -112,7 +112,8 @@ def test_highdicom_reads_regions_segments_and_numbers_as_they_were_found(tmp_pat
         ("Length", 12.3, "mm"),
         ("Probability", 87.3, "%"),
     ]
-    assert [(e.name.meaning, e.value.meaning) for e in box.get_qualitative_evaluations()] == [("Nodule", "Present")]
+    said = {e.name.meaning: e.value.meaning for e in box.get_qualitative_evaluations()}
+    assert said["Nodule"] == "Present"
     assert [site.value.meaning for site in box.finding_sites] == ["Lung"]
     segments = content.get_volumetric_roi_measurement_groups()
     assert [one.tracking_identifier for one in segments] == [
