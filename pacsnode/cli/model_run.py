@@ -234,6 +234,11 @@ def _of_group(group: Group) -> Iterator[str]:
         sure = "" if said.probability is None else f", probability {said.probability:.3g}"
         comment = f" ({said.comment})" if said.comment else ""
         yield f"  {said.name.meaning}: {said.presence.value}{sure}{comment}"
+    for region in group.regions:
+        sure = "" if region.probability is None else f", probability {region.probability:.3g}"
+        frame = "" if region.frame is None else f" on frame {region.frame}"
+        corners = ", ".join(f"{column:g}/{row:g}" for column, row in region.points)
+        yield f"  region: {region.label}, {region.shape} {corners} (column/row){frame}{sure}"
     if group.label_map is not None:
         for segment in group.segments:
             yield f"  outline: {segment.label}, {int((group.label_map == segment.value).sum())} pixels"

@@ -6,17 +6,21 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import highdicom as hd
 import numpy as np
 import pydicom
 import pytest
 import torch
 
+from pacsnode import findings as stored
+from pacsnode.encode.build import encode
 from pacsnode.errors import Permanent
 from pacsnode.findings import Findings, Presence, Region, Shape
 from pacsnode.infer.bundle import load_bundle
 from pacsnode.infer.catalogue import load_service
 from pacsnode.infer.detection import boxes_of
 from pacsnode.infer.run import infer
+from tests.encode.cases import request
 from tests.infer.bundles import saved_image, workflow_bundle
 from tests.infer.detectors import NODULE, detector
 from tests.infer.phantoms import PHANTOMS, Phantom, classic, enhanced
@@ -55,6 +59,19 @@ def test_the_box_of_an_image_lies_on_its_blob_to_the_pixel(before: list[dict[str
     assert (region.presence, region.probability) == (Presence.PRESENT, 0.9)
     (said,) = group.evaluations
     assert (said.presence, said.probability, said.comment) == (Presence.PRESENT, 0.9, "1 found.")
+
+
+def test_the_report_has_the_coordinates_that_were_found(tmp_path: Path) -> None:
+    path = with_blob(tmp_path)
+    says = found(detector(tmp_path / "models", before=[FLIPPED, DOUBLED]), path)
+    stored.save(says, tmp_path / "run")
+    (result,) = encode(stored.load(tmp_path / "run"), request(tmp_path / "out", path, results=("sr",)))
+    (group,) = hd.sr.srread(result.path).content.get_planar_roi_measurement_groups()
+    assert group.roi.value.tolist() == [[21, 8], [40, 8], [40, 15], [21, 15], [21, 8]]
+    assert [(number.name.meaning, number.value) for number in group.get_measurements()] == [("Probability", 90)]
+    column, row = (int(value) for value in group.roi.value[0])
+    pixels = pydicom.dcmread(path).pixel_array
+    assert pixels[row, column] == 4000 and pixels[row - 1, column] == pixels[row, column - 1] == 0
 
 
 def test_rows_first_and_a_reduced_film_change_nothing(tmp_path: Path) -> None:
