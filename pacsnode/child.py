@@ -17,7 +17,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING
 
-from pacsnode import findings, telemetry
+from pacsnode import findings_files, telemetry
 from pacsnode.errors import Permanent
 from pacsnode.handover import Case, EncodeRequest, Form, NodeIdentity
 from pacsnode.infer import compute
@@ -133,7 +133,7 @@ def main() -> None:
         service, bundle = models.get(request["service"], request["bundle_hash"], device)
         before = bundle.network_s
         found = run(service, bundle, bundle.ready(), [Path(f) for f in request["files"]])
-        findings.save(found, Path(request["folder"]))
+        findings_files.save(found, Path(request["folder"]))
         return {"network_s": bundle.network_s - before}
 
     def infer_many(request: Message) -> Message:
@@ -151,7 +151,7 @@ def main() -> None:
             if isinstance(found, Permanent):
                 answers.append({"reason": str(found)})
             else:
-                findings.save(found, Path(item["folder"]))
+                findings_files.save(found, Path(item["folder"]))
                 answers.append({"reason": None})
         each_s = (bundle.network_s - before) / len(items)
         return {"answers": [answer | {"network_s": each_s} for answer in answers]}
@@ -161,7 +161,7 @@ def main() -> None:
         from pacsnode.encode.results import write_objects
 
         asked = _encode_request(request)
-        objects = build(findings.load(asked.folder), asked)
+        objects = build(findings_files.load(asked.folder), asked)
         write_objects(asked.folder, asked.case.results, objects, asked.form)
         return {"objects": len(objects)}
 

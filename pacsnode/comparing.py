@@ -16,7 +16,7 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from pacsnode import findings
+from pacsnode import findings_files
 from pacsnode.agreement import Spread, dice, kappa, spread
 from pacsnode.archive.numbers import Ended, Numbers
 from pacsnode.database import utc_us
@@ -245,7 +245,7 @@ def _outlines(pairs: Sequence[Pair], runs: Path) -> Outlines:
 
 def _kept(folder: Path) -> Findings | None:
     try:
-        return findings.load(folder)
+        return findings_files.load(folder)
     except FileNotFoundError:
         return None
 

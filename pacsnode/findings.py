@@ -5,26 +5,17 @@ infer makes them, encode turns them into SR, SEG and pictures; between the two t
 
 from __future__ import annotations
 
-import io
-import json
 import math
-import os
 from collections.abc import Sequence
-from contextlib import nullcontext
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import cached_property
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pacsnode.dicom.codes import Concept
 from pacsnode.pictured import Pictures
-
-RECORD = "findings.json"
-"""Written last: its presence means that the record is whole."""
 
 _FEW = 20
 """Segments: up to so many, a comparison each is quicker than counting."""
@@ -91,7 +82,8 @@ class Region:
     frame from 1, None in a single-frame image. `presence` and `probability` (0 to 1): None where nothing is said.
     `points` by shape: one of a point; two or more of a polyline; three or more of a polygon, which closes itself; the
     centre and a point of a circle; of an ellipse both ends of the long axis, then both of the short one; two
-    opposite corners of a box. `measurements` are about this region alone.
+    opposite corners of a box. `measurements` are about this region alone. `also`: images and frames on which the same
+    outline lies beside `image`: the other slices of a box in a volume.
     """
 
     key: str
@@ -109,6 +101,7 @@ class Region:
     comment: str = ""
     measurements: tuple[Measurement, ...] = ()
     color_rgb: tuple[int, int, int] = (255, 220, 0)
+    also: tuple[tuple[str, int | None], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -198,11 +191,18 @@ class Group:
 
     def plane_of(self, region: Region) -> int:
         """The plane, from 0, that a region of this group lies in. Raises ValueError where it lies in none."""
+        return self._plane(region.image, region.frame)
+
+    def planes_of(self, region: Region) -> tuple[int, ...]:
+        """As `plane_of`, and those that it passes through beside."""
+        return tuple(self._plane(image, frame) for image, frame in ((region.image, region.frame), *region.also))
+
+    def _plane(self, image: str, frame: int | None) -> int:
         if len(self.source) > 1:
-            return self.source.index(region.image)
-        if region.frame is None:
+            return self.source.index(image)
+        if frame is None:
             return 0
-        return self.frames.index(region.frame) if self.frames else region.frame - 1
+        return self.frames.index(frame) if self.frames else frame - 1
 
 
 def united(maps: Sequence[NDArray[np.uint8]], values: Sequence[int]) -> NDArray[np.bool_]:
@@ -276,124 +276,3 @@ def _axes(region: Region) -> tuple[Point, Point, Point]:
 
 def _middle(one: Point, other: Point) -> Point:
     return (one[0] + other[0]) / 2, (one[1] + other[1]) / 2
-
-
-def save(findings: Findings, folder: Path) -> None:
-    """Write `findings` into `folder` durably (arrays first, then the JSON that names them), mode 0600."""
-    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-    arrays: dict[str, NDArray[Any]] = {}
-    groups: list[dict[str, Any]] = []
-    for number, group in enumerate(findings.groups):
-        plain: dict[str, Any] = {
-            "source": group.source,
-            "measurements": [asdict(m) for m in group.measurements],
-            "evaluations": [asdict(e) for e in group.evaluations],
-            "segments": [asdict(s) for s in group.segments],
-            "notes": group.notes,
-            "frames": group.frames,
-            "regions": [asdict(r) for r in group.regions],
-            "overlaid": len(group.overlaid),
-            "spacing_mm": group.spacing_mm,
-        }
-        if group.label_map is not None:
-            arrays[f"{number}.label_map"] = group.label_map
-        for layer, label_map in enumerate(group.overlaid):
-            arrays[f"{number}.overlaid.{layer}"] = label_map
-        if group.probabilities is not None:
-            arrays[f"{number}.probabilities"] = group.probabilities
-        if group.picture is not None:
-            arrays[f"{number}.picture"] = group.picture
-        if group.pictures is not None:
-            arrays[f"{number}.pictures"] = group.pictures.pixels
-            plain["pictures"] = group.pictures.plain
-        if group.trace is not None:
-            arrays[f"{number}.millivolts"] = group.trace.millivolts
-            plain["trace"] = {
-                "leads": group.trace.leads,
-                "sampling_hz": group.trace.sampling_hz,
-                "beats": group.trace.beats,
-            }
-        groups.append(plain)
-    buffer = io.BytesIO()
-    np.savez(buffer, **arrays)  # type: ignore[arg-type]  # numpy's stub takes allow_pickle for a name here
-    write_durably(folder / "arrays.npz", buffer.getvalue())
-    text = json.dumps({"algorithm": asdict(findings.algorithm), "groups": groups}, ensure_ascii=False)
-    write_durably(folder / RECORD, text.encode())
-
-
-def load(folder: Path, *, with_arrays: bool = True) -> Findings:
-    """Read what `save` wrote; without arrays there are no label maps, pictures and traces, and no big file is read.
-
-    Raises FileNotFoundError where there is no whole record.
-    """
-    plain = json.loads((folder / RECORD).read_text())
-    with np.load(folder / "arrays.npz", allow_pickle=False) if with_arrays else nullcontext({}) as arrays:
-        groups = tuple(_group(number, g, arrays) for number, g in enumerate(plain["groups"]))
-    algorithm = plain["algorithm"] | {"procedure": Concept(**plain["algorithm"]["procedure"])}
-    return Findings(Algorithm(**algorithm), groups)
-
-
-def _group(number: int, plain: dict[str, Any], arrays: Any) -> Group:
-    trace, pictures = plain.get("trace"), arrays.get(f"{number}.pictures")
-    return Group(
-        source=tuple(plain["source"]),
-        measurements=tuple(map(_measurement, plain["measurements"])),
-        evaluations=tuple(
-            Evaluation(**_concepts(e) | {"presence": Presence(e["presence"])}) for e in plain["evaluations"]
-        ),
-        segments=tuple(Segment(**_concepts(s) | {"color_rgb": tuple(s["color_rgb"])}) for s in plain["segments"]),
-        notes=tuple(plain["notes"]),
-        label_map=arrays.get(f"{number}.label_map"),
-        picture=arrays.get(f"{number}.picture"),
-        trace=None
-        if trace is None or f"{number}.millivolts" not in arrays
-        else Trace(
-            tuple(trace["leads"]),
-            arrays[f"{number}.millivolts"],
-            trace["sampling_hz"],
-            tuple(trace["beats"]),
-        ),
-        frames=tuple(plain.get("frames", ())),
-        regions=tuple(map(_region, plain.get("regions", ()))),
-        overlaid=tuple(
-            arrays[name] for n in range(plain.get("overlaid", 0)) if (name := f"{number}.overlaid.{n}") in arrays
-        ),
-        probabilities=arrays.get(f"{number}.probabilities"),
-        pictures=None if pictures is None else Pictures.of(plain["pictures"], pictures),
-        spacing_mm=tuple(plain["spacing_mm"]) if plain.get("spacing_mm") else None,
-    )
-
-
-def _measurement(plain: dict[str, Any]) -> Measurement:
-    return Measurement(**_concepts(plain) | {"regions": tuple(plain.get("regions", ()))})
-
-
-def _region(plain: dict[str, Any]) -> Region:
-    typed: dict[str, Any] = {
-        "shape": Shape(plain["shape"]),
-        "points": tuple((column, row) for column, row in plain["points"]),
-        "presence": None if plain["presence"] is None else Presence(plain["presence"]),
-        "measurements": tuple(map(_measurement, plain["measurements"])),
-        "color_rgb": tuple(plain["color_rgb"]),
-    }
-    return Region(**_concepts(plain) | typed)
-
-
-def _concepts(plain: dict[str, Any]) -> dict[str, Any]:
-    return {k: Concept(**v) if isinstance(v, dict) else v for k, v in plain.items()}
-
-
-def write_durably(path: Path, content: bytes) -> None:
-    """Write a file so that after a crash it is there whole or not at all; mode 0600."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    with os.fdopen(descriptor, "wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.rename(path)
-    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)

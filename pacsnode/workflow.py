@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from pacsnode import findings
+from pacsnode import findings_files
 from pacsnode.allowing import Allowing
 from pacsnode.archive import notes, numbers
 from pacsnode.archive.case_rows import CaseRecord, ResultRecord, replaced_by, result_record
@@ -89,7 +89,7 @@ class Workflow:
         """Run the model; findings lie in `runs/<key>/` afterwards. A vendor's answer is judged, and is the result."""
         record = self._record(key)
         folder = self._settings.runs / key
-        if (folder / findings.RECORD).exists() or self._cases.results(key):
+        if (folder / findings_files.RECORD).exists() or self._cases.results(key):
             return
         service = self._service(record)
         if self.vendors.concerns(key):
@@ -234,7 +234,9 @@ class Workflow:
     def _readings(self, key: str) -> Readings | None:
         """The numbers of a case; None where its findings are not here."""
         folder = self._settings.runs / key
-        return readings_of(findings.load(folder, with_arrays=False)) if (folder / findings.RECORD).exists() else None
+        if not (folder / findings_files.RECORD).exists():
+            return None
+        return readings_of(findings_files.load(folder, with_arrays=False))
 
     def _archived(self, key: str, kinds: tuple[ResultKind, ...]) -> list[ResultRecord]:
         return [r for r in self._cases.results(key) if r.kind in kinds]

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from pacsnode import findings as stored
+from pacsnode import findings_files as stored
 from pacsnode import schema
 from pacsnode.archive import numbers
 from pacsnode.archive.case_rows import Arrived, Pending

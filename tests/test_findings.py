@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from pacsnode import findings
+from pacsnode import findings_files
 from pacsnode.dicom.codes import Concept
 from pacsnode.findings import Algorithm, Findings, Group, Measurement, Presence, Region, Shape, outline
 
@@ -48,20 +48,39 @@ def test_regions_come_back_from_disk_as_they_were(tmp_path: Path) -> None:
         presence=Presence.PRESENT,
         probability=0.75,
         measurements=(diameter,),
+        also=(("1.2.3", 4), ("1.2.3", 2)),
     )
     saved = Findings(ALGORITHM, (Group(("1.2.3",), measurements=(diameter,), regions=(found,)),))
-    findings.save(saved, tmp_path)
-    assert findings.load(tmp_path) == saved
+    findings_files.save(saved, tmp_path)
+    assert findings_files.load(tmp_path) == saved
 
 
 def test_a_record_from_before_there_were_regions_is_read(tmp_path: Path) -> None:
     number = Measurement(DIAMETER, 12.5, MILLIMETER)
-    findings.save(Findings(ALGORITHM, (Group(("1.2.3",), measurements=(number,)),)), tmp_path)
-    record = tmp_path / findings.RECORD
+    findings_files.save(Findings(ALGORITHM, (Group(("1.2.3",), measurements=(number,)),)), tmp_path)
+    record = tmp_path / findings_files.RECORD
     plain = json.loads(record.read_text())
     del plain["groups"][0]["regions"], plain["groups"][0]["measurements"][0]["regions"]
     record.write_text(json.dumps(plain))
-    assert findings.load(tmp_path).groups == (Group(("1.2.3",), measurements=(number,)),)
+    assert findings_files.load(tmp_path).groups == (Group(("1.2.3",), measurements=(number,)),)
+
+
+def test_a_region_from_before_it_could_pass_through_several_images_is_read(tmp_path: Path) -> None:
+    saved = Findings(ALGORITHM, (Group(("1.2.3",), regions=(region(Shape.POINT, (3, 4)),)),))
+    findings_files.save(saved, tmp_path)
+    record = tmp_path / findings_files.RECORD
+    plain = json.loads(record.read_text())
+    del plain["groups"][0]["regions"][0]["also"]
+    record.write_text(json.dumps(plain))
+    assert findings_files.load(tmp_path) == saved
+
+
+def test_the_planes_of_a_region_are_those_that_it_passes_through() -> None:
+    box = replace(region(Shape.BOX, (1, 2), (5, 9)), image="1.3", also=(("1.2", None), ("1.4", None)))
+    assert Group(("1.2", "1.3", "1.4", "1.5")).planes_of(box) == (1, 0, 2)
+    framed = replace(box, image="1.2", frame=5, also=(("1.2", 4), ("1.2", 6)))
+    assert Group(("1.2",)).planes_of(framed) == (4, 3, 5)
+    assert Group(("1.2",), frames=(6, 5, 4)).planes_of(framed) == (1, 2, 0)
 
 
 @pytest.mark.parametrize(

@@ -28,7 +28,8 @@ LAYERS = (
     ("yamlfile",),
     ("durations", "destination_types"),
     ("pictured",),  # planes for drawing, part of findings
-    ("audit", "handover", "findings", "readings", "operands", "conditions", "operators", "peers", "watched"),
+    ("audit", "handover", "operands", "conditions", "operators", "peers", "watched"),
+    ("findings", "findings_files", "readings"),  # what was seen, how it lies on the disk, and what is told of it
     ("dimse",),
     ("archive", "engine"),
     ("receive", "route", "complete", "infer", "encode", "deliver", "exchange"),  # the stages

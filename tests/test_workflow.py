@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from pacsnode import findings, schema
+from pacsnode import findings_files, schema
 from pacsnode.allowing import Allowing
 from pacsnode.archive import notes
 from pacsnode.archive.case_rows import Arrived, Pending
@@ -74,7 +74,7 @@ def world(tmp_path: Path) -> Iterator[World]:
     schema.migrate(settings)
     asked = request(settings.runs / KEY, CR)
     found = chest_findings()
-    findings.save(found, asked.folder)
+    findings_files.save(found, asked.folder)
     objects = encode(found, asked)
     for kinds in (REPORTS, PICTURES):
         write_objects(asked.folder, kinds, [one for one in objects if one.kind in kinds])

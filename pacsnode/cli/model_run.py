@@ -158,7 +158,7 @@ class _Case:
 
 
 def _run(keeper: ComputeKeeper, settings: Settings, service: Service, case: _Case) -> None:
-    from pacsnode import findings
+    from pacsnode import findings_files
 
     images = "1 image" if len(case.files) == 1 else f"{len(case.files)} images"
     typer.echo(f"study {case.study.study_instance_uid}: {images}")
@@ -171,7 +171,7 @@ def _run(keeper: ComputeKeeper, settings: Settings, service: Service, case: _Cas
         "device": settings.device,
     }
     keeper.call("infer", asked, time_limit_s=limits.time_s, memory_limit_mb=limits.memory_mb)
-    typer.echo("\n".join(_told(findings.load(case.folder))))
+    typer.echo("\n".join(_told(findings_files.load(case.folder))))
     if case.out is not None:
         for path in _encode(keeper, settings, service, case):
             typer.echo(f"  written: {path}")
@@ -234,6 +234,11 @@ def _of_group(group: Group) -> Iterator[str]:
         sure = "" if said.probability is None else f", probability {said.probability:.3g}"
         comment = f" ({said.comment})" if said.comment else ""
         yield f"  {said.name.meaning}: {said.presence.value}{sure}{comment}"
+    for region in group.regions:
+        sure = "" if region.probability is None else f", probability {region.probability:.3g}"
+        frame = "" if region.frame is None else f" on frame {region.frame}"
+        corners = ", ".join(f"{column:g}/{row:g}" for column, row in region.points)
+        yield f"  region: {region.label}, {region.shape} {corners} (column/row){frame}{sure}"
     if group.label_map is not None:
         for segment in group.segments:
             yield f"  outline: {segment.label}, {int(group.mask(segment.value).sum())} pixels"

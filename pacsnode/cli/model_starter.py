@@ -149,12 +149,16 @@ classification:
       threshold: 0.5             # probability from which it is Present
 """,
     Task.DETECTION: """\
+# The network gives a map of `box`, `label_scores` and `label` for each image, as MONAI's detectors do; its config takes
+# the place of configs/inference.yaml. Each label of it is one of these.
 regions:
   - key: nodule
     label: Nodule
+    index: 0                     # the label under which the network gives it
     name: {value: "27925004", scheme: SCT, meaning: Nodule}
-    shape: box                   # or polygon, point
+    shape: box
     threshold: 0.5               # score from which it is reported
+    most: 20                     # so many are reported, the most probable ones
 """,
     Task.ALGORITHM: """\
 # The class of scripts/workflow.py, and what it says under which key.
@@ -281,8 +285,8 @@ def models_new(
     form = form or (Form.WAVEFORM if task is Task.ALGORITHM else Form.IMAGE)
     if (form is Form.WAVEFORM) != (task is Task.ALGORITHM) and task is not Task.REMOTE:
         raise ConfigError("an algorithm reads waveform, a network image or volume, in this version of the node")
-    if http and task in (Task.ALGORITHM, Task.REMOTE):
-        raise ConfigError("`--http` is for a network, that is another --task")
+    if http and task not in (Task.SEGMENTATION, Task.CLASSIFICATION):
+        raise ConfigError("`--http` is for a network that segments or classifies, that is another --task")
     folder = models / name
     try:
         models.mkdir(exist_ok=True)

@@ -24,7 +24,8 @@ from pacsnode.encode.secondary_capture import is_drawable, secondary_capture
 from pacsnode.encode.seg import is_segmented, segmentation
 from pacsnode.encode.sr import report
 from pacsnode.errors import Permanent
-from pacsnode.findings import Findings, write_durably
+from pacsnode.findings import Findings
+from pacsnode.findings_files import write_durably
 from pacsnode.handover import SHIPPED, EncodeRequest, ResultKind, ResultObject
 from pacsnode.telemetry import Log
 

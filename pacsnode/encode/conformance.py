@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import math
 import re
+import struct
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import cache
 from io import BytesIO
 from typing import Any
@@ -17,25 +18,28 @@ from typing import Any
 import pydicom
 import pydicom.config
 from highdicom._standard_utils import get_iod_module_map, get_module_attribute_map, get_sop_class_iod_map
-from pydicom.datadict import tag_for_keyword
 from pydicom.dataset import Dataset
 from pydicom.multival import MultiValue
+from pydicom.tag import Tag
 
 from pacsnode.dicom import uids
-from pacsnode.encode import charset
+from pacsnode.encode import charset, sr_rules
 from pacsnode.encode.header import STANDARD_ROOT, identity_keywords, is_left_out
 from pacsnode.encode.normalise import normalised
 from pacsnode.encode.provenance import DerivedUIDs, Origin
+from pacsnode.encode.read_back import Item, read_back
 from pacsnode.errors import Permanent
 from pacsnode.handover import SHIPPED, ResultKind
 
 _COPIED = {"RequestAttributesSequence", "ReferencedRequestSequence"}
+_REFERENCED_INSTANCE, _NUMERIC_VALUE, _FLOATING_POINT = 0x00081155, 0x0040A30A, 0x0040A161
+_POINTS = (0x00700014, 0x00700022)
+"""Anchor Point and Graphic Data of a presentation state, FL."""
 _MATCHED = ("PatientID", "PatientName", "IssuerOfPatientID", "StudyInstanceUID")
 _MAX_DS_CHARACTERS = 16
 _STREAM = re.compile(rb"\bstream\r?\n.*?\bendstream\b", re.DOTALL)
 _ACTIVE = re.compile(rb"/(JavaScript|JS|OpenAction|AA|Launch|URI|GoToR|SubmitForm|EmbeddedFile|RichMedia|XFA)\b")
 """What a PDF can do when it is opened (ISO 32000-1, 12.6 and 7.11.4)."""
-_NUMBER_VRS = frozenset(("DS", "FD"))
 _NOT_TABULATED = {"sr-document-content"}  # its table mixes the attributes of all value types of content items
 
 
@@ -67,17 +71,20 @@ def check(content: bytes, origin: Origin, kind: ResultKind, index: int) -> None:
         is_plain = origin.request.form.charset == SHIPPED.charset
         _check_identity(dataset if is_plain else normalised(BytesIO(content)), origin.first)
         _check_own_uids(dataset, origin, kind, index)
-        elements = list(_walk(dataset))
-        _check_references(elements, origin)
-        _check_numbers(elements)
         check_modules(dataset)
     charset.check(content, origin)
+    root = read_back(content)
+    ours = list(root.walk(_not_ours()))
+    _check_references(ours, origin)
+    _check_numbers(ours)
     if kind in ("sr", "pdf") and dataset.get("VerificationFlag") != "UNVERIFIED":
         raise Permanent("the report claims to be verified")
+    if kind == "sr":
+        sr_rules.check(root)
     if kind == "pdf":
         _check_document(dataset)
     if kind == "pr":
-        _check_graphics(elements)
+        _check_graphics(ours)
 
 
 def _check_identity(dataset: Dataset, header: Dataset) -> None:
@@ -108,56 +115,48 @@ def _check_own_uids(dataset: Dataset, origin: Origin, kind: ResultKind, index: i
             raise Permanent(f"{keyword} of the result is not the derived one")
 
 
-def _check_references(elements: Sequence[pydicom.DataElement], origin: Origin) -> None:
+@cache
+def _not_ours() -> frozenset[int]:
+    """Tags of what is copied from the source, whose references are the hospital's own."""
+    return frozenset(int(Tag(keyword)) for keyword in identity_keywords() | _COPIED)
+
+
+def _check_references(items: Sequence[Item], origin: Origin) -> None:
     allowed = origin.source_uids | origin.own_uids
     instances = {*origin.sources, *origin.uids.instances, *(p.SOPInstanceUID for p in origin.predecessors)}
-    for element in elements:
-        if element.VR != "UI" or element.is_empty:
-            continue
-        for uid in map(str, element.value if isinstance(element.value, MultiValue) else [element.value]):
-            if uid.startswith(STANDARD_ROOT):
+    valid: set[str] = set()
+    for item in items:
+        for tag, vr in item.vrs.items():
+            if vr != b"UI" or tag in _not_ours():
                 continue
-            if uid not in allowed:
-                raise Permanent(f"the UID {uid[:64]} is neither derived nor the source's")
-            if uid not in origin.source_uids and not uids.is_valid(uid):
-                raise Permanent(f"{uid[:64]} is no UID")
-            if element.keyword == "ReferencedSOPInstanceUID" and uid not in instances:
-                raise Permanent(f"the result refers to {uid[:64]}, which is not of this case")
+            for uid in filter(None, item.text(tag).split("\\")):
+                if uid.startswith(STANDARD_ROOT):
+                    continue
+                if uid not in allowed:
+                    raise Permanent(f"the UID {uid[:64]} is neither derived nor the source's")
+                if uid not in valid and uid not in origin.source_uids and not uids.is_valid(uid):
+                    raise Permanent(f"{uid[:64]} is no UID")
+                valid.add(uid)
+                if tag == _REFERENCED_INSTANCE and uid not in instances:
+                    raise Permanent(f"the result refers to {uid[:64]}, which is not of this case")
 
 
-def _walk(dataset: Dataset, seen: set[bytes] | None = None) -> Iterator[pydicom.DataElement]:
-    """All elements but those copied from the source, whose references are the hospital's own.
-
-    A sequence of the very bytes of one before it is not read again: the frames of a large segmentation repeat theirs.
-    """
-    copied, seen = _copied_tags(), set() if seen is None else seen
-    for tag in sorted(dataset.keys()):
-        unread = dataset.get_item(tag).value
-        if tag in copied or (isinstance(unread, bytes) and unread in seen):
-            continue
-        element = dataset[tag]
-        if element.VR == "SQ" and isinstance(unread, bytes):
-            seen.add(unread)
-        yield element
-        if element.VR == "SQ":
-            for item in element.value:
-                yield from _walk(item, seen)
-
-
-@cache
-def _copied_tags() -> frozenset[int]:
-    """A large segmentation has twenty thousand elements: their keywords would take as long as all the rest."""
-    return frozenset(int(tag) for k in identity_keywords() | _COPIED if (tag := tag_for_keyword(k)) is not None)
-
-
-def _check_numbers(elements: Sequence[pydicom.DataElement]) -> None:
-    for element in elements:
-        if element.VR not in _NUMBER_VRS:
-            continue
-        if element.keyword == "NumericValue" and len(str(element.value)) > _MAX_DS_CHARACTERS:
+def _check_numbers(items: Sequence[Item]) -> None:
+    for item in items:
+        number = item.values.get(_NUMERIC_VALUE)
+        if number is not None and len(item.text(_NUMERIC_VALUE)) > _MAX_DS_CHARACTERS:
             raise Permanent("a number of the report is longer than its VR allows")
-        if element.keyword in ("NumericValue", "FloatingPointValue") and not math.isfinite(element.value):
+        if number is not None and not _is_finite(item.text(_NUMERIC_VALUE)):
             raise Permanent("a number of the report is not finite")
+        if _FLOATING_POINT in item.values and not math.isfinite(*struct.unpack("<d", item.values[_FLOATING_POINT])):
+            raise Permanent("a number of the report is not finite")
+
+
+def _is_finite(text: str) -> bool:
+    try:
+        return math.isfinite(float(text))
+    except ValueError:
+        return False
 
 
 def _check_document(dataset: Dataset) -> None:
@@ -171,9 +170,10 @@ def _check_document(dataset: Dataset) -> None:
         raise Permanent(f"the document is not passive: it has {found[1].decode()}")
 
 
-def _check_graphics(elements: Sequence[pydicom.DataElement]) -> None:
-    for element in elements:
-        if element.keyword in ("GraphicData", "AnchorPoint") and not all(math.isfinite(v) for v in element.value):
+def _check_graphics(items: Sequence[Item]) -> None:
+    for item in items:
+        points = b"".join(item.values.get(tag, b"") for tag in _POINTS)
+        if not all(math.isfinite(value) for (value,) in struct.iter_unpack("<f", points)):
             raise Permanent("a point of the presentation state is no number")
 
 

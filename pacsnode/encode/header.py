@@ -7,19 +7,22 @@ study, our times and UIDs; and its Part 10 bytes. Never decides what is clinical
 from __future__ import annotations
 
 import warnings
+from collections.abc import Iterator
 from functools import lru_cache
 from io import BytesIO
 
 import pydicom.config
 from highdicom._standard_utils import get_module_attribute_map
-from pydicom.dataelem import DataElement
+from pydicom.dataelem import DataElement, RawDataElement
 from pydicom.dataset import Dataset, FileMetaDataset
-from pydicom.filewriter import dcmwrite
+from pydicom.filewriter import dcmwrite, write_file_meta_info
 from pydicom.uid import ExplicitVRLittleEndian
 from pydicom.valuerep import validate_value
 
 from pacsnode.dicom.uids import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
+from pacsnode.encode.normalise import UTF_8
 from pacsnode.encode.provenance import Origin, processing_equipment
+from pacsnode.encode.writing import Writer
 from pacsnode.handover import ResultKind
 
 STANDARD_ROOT = "1.2.840.10008."
@@ -116,13 +119,24 @@ def stamp(dataset: Dataset, origin: Origin, kind: ResultKind, index: int) -> Non
 def settle_uids(dataset: Dataset, origin: Origin, place: tuple[str, ...]) -> None:
     """Replace the random UIDs of highdicom, in the order in which they stand; any other stranger stops at the gate."""
     replaced: dict[str, str] = {}
-    for element in dataset.iterall():
-        if element.VR != "UI" or not str(element.value).startswith(_HIGHDICOM_ROOT):
-            continue
+    for element in _uid_elements(dataset):
         value = str(element.value)
+        if not value.startswith(_HIGHDICOM_ROOT):
+            continue
         if value not in origin.source_uids and value not in replaced:
             replaced[value] = origin.uids.derive(origin.uids.key, *place, "uid", str(len(replaced) + 1))
         element.value = replaced.get(value, value)
+
+
+def _uid_elements(dataset: Dataset) -> Iterator[DataElement]:
+    """Those of `dataset` and all items in it, in their order."""
+    for tag in sorted(dataset.keys()):
+        element = dataset[tag]
+        if element.VR == "UI":
+            yield element
+        elif element.VR == "SQ":
+            for item in element.value or ():
+                yield from _uid_elements(item)
 
 
 def requests(header: Dataset) -> list[Dataset]:
@@ -155,7 +169,18 @@ def part_10(dataset: Dataset, transfer_syntax_uid: str = ExplicitVRLittleEndian)
     buffer = BytesIO()
     # The source's patient and study go out as they came in, also where a value breaks its VR's rules.
     with warnings.catch_warnings(), pydicom.config.disable_value_validation():
-        if dataset.get("SpecificCharacterSet") != "ISO_IR 192":  # the source's own, however it calls it
+        if dataset.get("SpecificCharacterSet") != UTF_8:  # the source's own, however it calls it
             warnings.simplefilter("ignore")
-        dcmwrite(buffer, dataset, enforce_file_format=True)
+        if "PixelData" in dataset or not _is_unicode(dataset):
+            dcmwrite(buffer, dataset, enforce_file_format=True)
+        else:
+            buffer.write(dataset.preamble + b"DICM")
+            write_file_meta_info(buffer, meta)
+            buffer.write(Writer(UTF_8).data_set(dataset))
     return buffer.getvalue()
+
+
+def _is_unicode(dataset: Dataset) -> bool:
+    """Whether all text is to be written in UTF-8, and none of it is bytes that `charset` took from the source."""
+    is_raw = (isinstance(dataset.get_item(tag), RawDataElement) for tag in dataset.keys())  # noqa: SIM118
+    return dataset.get("SpecificCharacterSet") == UTF_8 and not any(is_raw)

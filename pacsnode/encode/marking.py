@@ -69,7 +69,7 @@ def labels_of(group: Group, plane: int) -> list[NDArray[np.uint8]]:
 
 def regions_in(group: Group, plane: int) -> list[tuple[int, Region]]:
     """The regions of a plane with their numbers, which count from 1 through the whole group."""
-    return [(number, r) for number, r in enumerate(group.regions, start=1) if group.plane_of(r) == plane]
+    return [(number, r) for number, r in enumerate(group.regions, start=1) if plane in group.planes_of(r)]
 
 
 def region_text(region: Region) -> str:

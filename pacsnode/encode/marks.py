@@ -91,9 +91,10 @@ def plan(group: Group, sizes: Mapping[str, tuple[int, int]]) -> Plan:
                 found.setdefault(place_of(group, number), []).append(mark)
     is_whole &= len(group.regions) <= MOST_REGIONS
     for region in group.regions[:MOST_REGIONS]:
-        left -= len(region.points)
-        if left >= 0:
-            found.setdefault(Place(region.image, region.frame), []).append(_marked(region, sizes[region.image]))
+        for image, frame in ((region.image, region.frame), *region.also):
+            left -= len(region.points)
+            if left >= 0:
+                found.setdefault(Place(image, frame), []).append(_marked(region, sizes[image]))
     sheets = tuple(Sheet(place, tuple(marks)) for place, marks in found.items())
     return Plan(sheets[: 2 * MOST_IMAGES], is_whole and left >= 0 and len(sheets) <= 2 * MOST_IMAGES)
 

@@ -19,7 +19,7 @@ from pydicom.multival import MultiValue
 
 from pacsnode.dicom import uids
 from pacsnode.dicom.codes import PRIVATE_SCHEME, Concept
-from pacsnode.findings import NOT_FOR_DIAGNOSIS, Algorithm, Findings, Group, Segment
+from pacsnode.findings import NOT_FOR_DIAGNOSIS, Algorithm, Findings, Group, Region, Segment
 from pacsnode.handover import SHIPPED, EncodeRequest, Form, ResultKind
 
 MANUFACTURER = "pacsnode"
@@ -101,6 +101,13 @@ class Origin:
         uid = self.uids.derive(study, self.algorithm.service, "tracking", *group.source, what)
         return f"{self.algorithm.service} {what}"[:64], uid
 
+    def tracking_of(self, region: Region, what: str, *beside: str) -> tuple[str, str]:
+        """The same for a region, or for what was got from it: another place is another lesion, whatever its key."""
+        points = (f"{column:.1f},{row:.1f}" for column, row in region.points)
+        place = (region.image, str(region.frame or ""), region.shape.value, *points)
+        parts = (self.request.case.study_instance_uid, self.algorithm.service, "tracking", *place, what, *beside)
+        return f"{self.algorithm.service} {what}"[:64], self.uids.derive(*parts)
+
     def constructor(self, kind: ResultKind, index: int) -> dict[str, object]:
         """What each highdicom constructor wants of us: identity, General Series and General Equipment."""
         return {
@@ -130,8 +137,8 @@ def uid_values(dataset: Dataset) -> Iterator[str]:
 
 
 def coded(concept: Concept) -> hd.sr.CodedConcept:
-    """`concept` as an item of a code sequence; a meaning has at most 64 characters (LO)."""
-    return hd.sr.CodedConcept(concept.value, concept.scheme, concept.meaning[:64])
+    """`concept` as an item of a code sequence; a meaning has at most 64 characters and no backslash (LO)."""
+    return hd.sr.CodedConcept(concept.value, concept.scheme, concept.meaning[:64].replace("\\", "/"))
 
 
 def series_number(service: str, kind: ResultKind) -> int:

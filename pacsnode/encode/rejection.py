@@ -18,7 +18,8 @@ from pacsnode.encode.header import evidence, part_10, requests, stamp
 from pacsnode.encode.normalise import read_header
 from pacsnode.encode.provenance import DerivedUIDs, Origin, coded
 from pacsnode.errors import Permanent
-from pacsnode.findings import Algorithm, Findings, write_durably
+from pacsnode.findings import Algorithm, Findings
+from pacsnode.findings_files import write_durably
 from pacsnode.handover import EncodeRequest, ResultKind, ResultObject
 
 PROCEDURE = Concept("363679005", "SCT", "Imaging")

@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from pacsnode.findings import write_durably
+from pacsnode.findings_files import write_durably
 from pacsnode.handover import SHIPPED, Form, ResultKind, ResultObject
 
 

@@ -10,7 +10,7 @@ import importlib
 import json
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -22,6 +22,8 @@ from numpy.typing import NDArray
 from pacsnode.errors import Permanent
 from pacsnode.infer import answers
 from pacsnode.infer.catalogue import METADATA_FILE, Service
+from pacsnode.infer.detection import Boxes, boxes_of, on_source
+from pacsnode.infer.pictures import Picture, at_most, turned_round
 from pacsnode.infer.scripts import PACKAGE, Scripts
 from pacsnode.infer.served import ServedNetwork
 from pacsnode.infer.weights import Network, OnnxNetwork, load_state, load_torchscript
@@ -30,16 +32,13 @@ from pacsnode.infer.zoo import AS_IT_IS, IMAGE, PREDICTION, Parts, read_parts
 POLARITY_SIDE = 256
 """Pixels of the longest side of the copies on which the polarity is judged."""
 
-Picture = NDArray[np.float32]
-"""(rows, columns), 0 to 1, or (rows, columns, 3), RGB, 0 to 255."""
-
 
 @dataclass(frozen=True)
 class Answer:
-    """Of one picture: labels on its grid (`labels`), or a probability for each class. `is_negative`: read so.
+    """Of one picture: labels on its grid (`labels`), a probability for each class, or boxes on its grid, (column, row).
 
-    `overlaid`: as in Group, where segments overlap. `probability_maps`: (segments, …) on the same grid, where they are
-    kept.
+    `is_negative`: read so. `overlaid`: as in Group, where segments overlap. `probability_maps`: (segments, …) on the
+    same grid, where they are kept. Of a volume, the third axis of `boxes` is the slice.
     """
 
     labels: NDArray[np.uint8] | None = None
@@ -47,6 +46,7 @@ class Answer:
     is_negative: bool = False
     overlaid: tuple[NDArray[np.uint8], ...] = ()
     probability_maps: NDArray[np.uint8] | None = None
+    boxes: tuple[Boxes, ...] = ()
 
     @property
     def maps(self) -> tuple[NDArray[np.uint8], ...]:
@@ -129,6 +129,8 @@ class NetworkBundle:
             found = self._answer(run, answers.Grid(tuple(run[_SHAPE])))
         except Permanent as error:
             return error
+        if found.boxes:
+            return Answer(is_negative=is_negative, boxes=tuple(self._on_picture(one, block) for one in found.boxes))
         if found.labels is None:
             return Answer(None, found.probabilities, is_negative)
         rows, columns = picture.shape[:2]
@@ -138,6 +140,11 @@ class NetworkBundle:
             return np.ascontiguousarray(turned.repeat(block, -2).repeat(block, -1)[..., :rows, :columns])
 
         return found.on_grid(whole, is_negative=is_negative)
+
+    def _on_picture(self, boxes: Boxes, block: int) -> Boxes:
+        """(column, row) on the picture before it was reduced by whole blocks."""
+        corners = boxes.corners if not self._parts.reading.rows_first else boxes.corners[:, [1, 0, 3, 2]]
+        return replace(boxes, corners=corners * block)
 
     def volume(self, volumes: Mapping[str, tuple[NDArray[np.float32], NDArray[np.float64]]]) -> Answer:
         """Of (slices, rows, columns) arrays with their affines (as in Volume): labels on the grid of the first.
@@ -197,7 +204,13 @@ class NetworkBundle:
     def _forward(self, waiting: Sequence[dict[str, Any]]) -> Iterator[dict[str, Any] | Permanent]:
         batch = torch.stack([self._of(data).as_subclass(torch.Tensor) for data in waiting]).to(self._device)
         begun = time.perf_counter()
-        outputs = _first_tensor(self._parts.inferer(batch, self._network)).cpu()
+        given = self._parts.inferer(batch, self._network)
+        if self._service.pipeline.regions:
+            found = boxes_of(given, len(waiting), batch.ndim - 2)
+            self.network_s += time.perf_counter() - begun
+            yield from (data | {_OUTPUT: one} for data, one in zip(waiting, found, strict=True))
+            return
+        outputs = _first_tensor(given).cpu()
         self.network_s += time.perf_counter() - begun
         if len(outputs) != len(waiting):
             raise Permanent(f"the model gave {len(outputs)} answers to {len(waiting)} inputs")
@@ -218,6 +231,8 @@ class NetworkBundle:
     def _answer(self, run: dict[str, Any], grid: answers.Grid) -> Answer:
         """What the service's pipeline.yaml makes of the output. Raises Permanent."""
         pipeline = self._service.pipeline
+        if pipeline.regions:
+            return Answer(boxes=(on_source(run[_OUTPUT], self._of(run), grid.affine),))
         if pipeline.classification is not None:
             return Answer(None, answers.probabilities(run[_OUTPUT], pipeline.classification))
         image, output = self._of(run), run.pop(_OUTPUT)
@@ -264,23 +279,6 @@ def _channels(service: Service) -> int | None:
     except (KeyError, TypeError, AttributeError, StopIteration):
         return None
     return stated if isinstance(stated, int) else None
-
-
-def turned_round(picture: Picture) -> Picture:
-    """The negative."""
-    return np.float32(1 if picture.ndim == 2 else 255) - picture
-
-
-def at_most(picture: Picture, side: int) -> tuple[Picture, int]:
-    """(rows, columns …) reduced by the mean of blocks to at most `side`, and the block; the last blocks may be cut."""
-    rows, columns = picture.shape[:2]
-    block = -(-max(rows, columns) // side)
-    if block == 1:
-        return picture, block
-    beside = ((0, 0),) * (picture.ndim - 2)
-    edged = np.pad(picture, ((0, -rows % block), (0, -columns % block), *beside), mode="edge")
-    summed = sum(edged[row::block, column::block] for row in range(block) for column in range(block))
-    return np.asarray(summed / np.float32(block * block), dtype=np.float32), block
 
 
 class WorkflowBundle:

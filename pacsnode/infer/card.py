@@ -174,7 +174,7 @@ def _output(pipeline: PipelineFile) -> Iterator[str]:
         )
         yield f"- Class {one.index}, {one.label}: {told}"
     for region in pipeline.regions:
-        yield f"- Region ({region.shape}): {region.name.meaning}, from a score of {region.threshold:g} on"
+        yield f"- Region ({region.shape}): {region.name.meaning}, from a score of {region.threshold or 0:g} on"
 
 
 def _one_line(value: object) -> str:

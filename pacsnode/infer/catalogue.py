@@ -97,9 +97,7 @@ def load_service(folder: Path) -> Service:
         looks, files = fingerprint(folder), hash_files(folder)
         document = yamlfile.load(path)
         pipeline = yamlfile.validate(document, PipelineFile)
-        is_slot = pipeline.status == "slot"
-        unable = mistakes.not_yet(pipeline)
-        if found := [*mistakes.problems(folder, pipeline, files), *_links(folder), *(() if is_slot else unable)]:
+        if found := [*mistakes.problems(folder, pipeline, files), *_links(folder)]:
             raise document.error(found)
     except ConfigError as error:
         raise ConfigError("\n".join([*told, str(error)])) from None
@@ -107,7 +105,7 @@ def load_service(folder: Path) -> Service:
         raise ConfigError("\n".join(told))
     runs = pipeline.network or pipeline.http
     config = mistakes.config_of(runs, files) if runs else ""
-    obstacle = "; ".join([mistakes.slot_obstacle(pipeline, files), *(p.text for p in unable)]) if is_slot else ""
+    obstacle = mistakes.slot_obstacle(pipeline, files) if pipeline.status == "slot" else ""
     return Service(folder, pipeline, version, hash_of(files), document.sha256, looks, config, obstacle)
 
 

@@ -102,6 +102,23 @@ def _pixels(maps: Maps, values: Sequence[int]) -> int:
     return sum(int(np.count_nonzero(united(planes, values))) for planes in zip(*maps, strict=True))
 
 
+def told_labels(given: Any, shape: tuple[int, ...] | None) -> Maps:
+    """The label map that a workflow gave, (planes, rows, columns) on the grid of the source. Raises Permanent."""
+    found = np.asarray(given) if given is not None else None
+    if found is None or shape is None:
+        raise Permanent("the method gave no label map, but pipeline.yaml has segments")
+    if found.shape == shape[1:] and shape[0] == 1:
+        found = found[None]
+    if found.shape != shape:
+        told, expected = (" x ".join(map(str, one)) for one in (found.shape, shape))
+        raise Permanent(f"the method's label map has the shape {told}; the image needs {expected}")
+    with np.errstate(invalid="ignore"):
+        whole = found.astype(np.uint8)
+    if not np.array_equal(whole, found):
+        raise Permanent("the method's label map does not hold labels (whole numbers from 0 to 255)")
+    return (whole,)
+
+
 def measurements(
     pipeline: PipelineFile, maps: Maps, scale: Scale, values: Mapping[str, Any]
 ) -> tuple[Measurement, ...]:
@@ -171,7 +188,7 @@ def classified(
         probability = probabilities[best][spec.index]
         is_present = probability >= spec.threshold
         comment = f"Highest on frame {numbers[best]}." if numbers else ""
-        presence, comment = _careful(pipeline, spec.label, Presence.PRESENT if is_present else Presence.ABSENT, comment)
+        presence, comment = careful(pipeline, spec.label, Presence.PRESENT if is_present else Presence.ABSENT, comment)
         site = spec.site.concept if spec.site else None
         found.append(Evaluation(spec.name.concept, presence, probability, comment, site, LATERALITY[spec.laterality]))
     return tuple(found)
@@ -196,12 +213,12 @@ def _said(pipeline: PipelineFile, spec: EvaluationSpec, told: Mapping[str, Any])
     probability = told.get("probability")
     if probability is not None and not 0 <= float(probability) <= 1:
         raise Permanent(f"the model's probability of {name.meaning} is {probability}, not between 0 and 1")
-    presence, comment = _careful(pipeline, spec.key, Presence(told["presence"]), str(told.get("comment", "")))
+    presence, comment = careful(pipeline, spec.key, Presence(told["presence"]), str(told.get("comment", "")))
     return Evaluation(name, presence, None if probability is None else float(probability), comment)
 
 
-def _careful(pipeline: PipelineFile, key: str, presence: Presence, comment: str) -> tuple[Presence, str]:
-    """It is absent only where the card says how often the method would have seen it."""
+def careful(pipeline: PipelineFile, key: str, presence: Presence, comment: str) -> tuple[Presence, str]:
+    """Presence and comment: it is absent only where the card says how often the method would have seen it."""
     if presence is Presence.ABSENT and key not in pipeline.sensitivity_known:
         return Presence.UNDETERMINED, f"{SENSITIVITY_UNKNOWN} {comment}".strip()
     return presence, comment

@@ -24,7 +24,7 @@ from pacsnode.infer.volume import Volume, read_volume
 
 @dataclass(frozen=True)
 class Still:
-    """One image as its network reads it. `values`: see `bundle.Picture`; `grey`: the image behind, if it is one."""
+    """One image as its network reads it. `values`: see `pictures.Picture`; `grey`: the image behind, if it is one."""
 
     sop_instance_uid: str
     values: NDArray[np.float32]

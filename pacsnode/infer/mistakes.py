@@ -1,5 +1,4 @@
-"""What is wrong with a pipeline.yaml whose every part is right by itself: parts that contradict, files that are not
-there, and what this version cannot run yet.
+"""What is wrong with a pipeline.yaml whose every part is right by itself: parts that contradict, files that lack.
 
 In: the record of the file, and the names and hashes of the files beside it. Out: problems with their places. Reads no
 file itself. docs/services.md explains each code.
@@ -55,14 +54,6 @@ def problems(folder: Path, pipeline: PipelineFile, files: Files) -> list[Problem
     return found
 
 
-def not_yet(pipeline: PipelineFile) -> list[Problem]:
-    """What the contract has and this version of the node cannot run: it says so, and never runs something else."""
-    if not pipeline.regions:
-        return []
-    text = "this version of the node cannot run a model that finds regions yet"
-    return [Problem(("regions",), text, "not-yet")]
-
-
 def slot_obstacle(pipeline: PipelineFile, files: Files) -> str:
     """Why a slot cannot be used, and what to do."""
     if pipeline.remote is not None:
@@ -100,9 +91,11 @@ def _of_network(folder: Path, pipeline: PipelineFile, files: Files) -> Iterator[
     if not (pipeline.segments or pipeline.classification or pipeline.regions):
         text = "a network needs `segments` (one for each label), `classification` or `regions`"
         yield Problem((key,), text, "no-output")
-    if pipeline.segments and pipeline.classification:
-        text = "a network has either `segments` or `classification`"
-        yield Problem(("classification",), text, "one-output", at="key")
+    given = [one for one in ("segments", "classification", "regions") if getattr(pipeline, one)]
+    for other in given[1:]:
+        text = f"a network has either `{given[0]}` or `{other}`"
+        yield Problem((other,), text, "one-output", at="key")
+    yield from _of_detector(pipeline)
     needs_config = pipeline.http is None or pipeline.input not in ("image", "multi-frame") or network.config is not None
     if needs_config and not config_of(network, files) and pipeline.status != "slot":
         wanted = network.config or f"{CONFIGS[1]} (or {Path(CONFIGS[0]).name})"
@@ -116,6 +109,23 @@ def _of_http(folder: Path, pipeline: PipelineFile, files: Files) -> Iterator[Pro
         yield from endpoint.problems(folder, pipeline.http, pipeline.limits.time_s, files)
         if pipeline.classification is not None:
             yield from endpoint.class_problem(pipeline.http, len(pipeline.classification.classes))
+        if pipeline.regions:
+            text = "`regions` are for a `network` that runs here: a server gives one output, no boxes with their scores"
+            yield Problem(("regions",), text, "not-of-this-model", at="key")
+
+
+def _of_detector(pipeline: PipelineFile) -> Iterator[Problem]:
+    for n, one in enumerate(pipeline.regions):
+        if one.shape != "box":
+            yield Problem(("regions", n, "shape"), "a network gives boxes; other shapes are a workflow's", "region")
+        if one.threshold is None:
+            yield Problem(("regions", n), "`threshold` is missing: from which score is it reported?", "region")
+        if one.index in [other.index for other in pipeline.regions[:n]]:
+            text = f"`index` {one.index} is here twice; each label of the network has its own"
+            yield Problem(("regions", n), text, "region")
+    if pipeline.regions and pipeline.polarity_check:
+        text = "`polarity_check` is for a network that segments or classifies"
+        yield Problem(("polarity_check",), text, "not-of-this-model", at="key")
 
 
 def _of_weights(folder: Path, network: Network, files: Files) -> Iterator[Problem]:
@@ -144,10 +154,11 @@ def _of_workflow(pipeline: PipelineFile, files: Files) -> Iterator[Problem]:
         yield Problem(("workflow",), f"the folder has no {SCRIPT}", "no-script")
     if pipeline.segments and pipeline.input == "waveform":
         yield Problem(("segments",), "a waveform has no `segments`", "not-of-this-input", at="key")
-    for key in ("classification", "regions"):
-        if pipeline.workflow is not None and getattr(pipeline, key):
-            text = f"`{key}` is for a network; a workflow tells its findings in `evaluations`"
-            yield Problem((key,), text, "not-of-this-model", at="key")
+    if pipeline.regions and pipeline.input == "waveform":
+        yield Problem(("regions",), "a waveform has no `regions`", "not-of-this-input", at="key")
+    if pipeline.workflow is not None and pipeline.classification:
+        text = "`classification` is for a network; a workflow tells its findings in `evaluations`"
+        yield Problem(("classification",), text, "not-of-this-model", at="key")
     if (pipeline.network or pipeline.http) and pipeline.evaluations:
         text = "`evaluations` are what a workflow says; a network has `classification`"
         yield Problem(("evaluations",), text, "not-of-this-model", at="key")

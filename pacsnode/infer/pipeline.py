@@ -214,14 +214,25 @@ class Classification(Record):
     classes: Annotated[Items[ClassSpec], Field(min_length=1, description="Every output of the network.")]
 
 
-class RegionSpec(Record):
-    """A place in the image: what a detecting model finds."""
+ABNORMAL = Code(value="49755003", scheme="SCT", meaning="Morphologically Abnormal Structure")
 
-    key: Annotated[Key, Field(description="The name under which the model gives it.")]
+
+class RegionSpec(Record):
+    """A kind of place in the image: what a detecting model finds."""
+
+    key: Annotated[Key, Field(description="Its name; a workflow gives its places under it.")]
+    index: Annotated[int, Field(ge=0, description="Of a network: the label under which the network gives it.")] = 0
     label: Annotated[Label, Field(description="For people.")]
     name: Annotated[Code, Field(description="The finding.")]
-    shape: Annotated[Literal["box", "polygon", "point"], Field(description="What is drawn.")]
-    threshold: Annotated[Fraction, Field(description="Score from which it is reported.")]
+    category: Annotated[Code, Field(description="Left out: morphologically abnormal structure.")] = ABNORMAL
+    shape: Annotated[
+        Literal["point", "polyline", "polygon", "circle", "ellipse", "box"],
+        Field(description="What its points are; a network gives boxes."),
+    ]
+    threshold: Annotated[
+        Fraction | None, Field(description="Score from which it is reported; a network's must be there.")
+    ] = None
+    most: Annotated[int, Field(ge=1, le=200, description="So many are reported, the most probable ones.")] = 20
     site: Annotated[Code | None, Field(description="Where in the body.")] = None
     laterality: Annotated[Laterality | None, Field(description="Side of the patient.")] = None
 

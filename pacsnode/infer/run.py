@@ -16,9 +16,10 @@ from numpy.typing import NDArray
 
 from pacsnode.errors import Permanent
 from pacsnode.findings import Algorithm, Findings, Group, Trace
-from pacsnode.infer import groups, needs, shown
+from pacsnode.infer import groups, needs, places, shown
 from pacsnode.infer.bundle import Answer, Bundle, NetworkBundle, WorkflowBundle
 from pacsnode.infer.catalogue import Service
+from pacsnode.infer.detection import Boxes
 from pacsnode.infer.frames import Clip, evenly_spaced, read_clip, read_frames
 from pacsnode.infer.groups import Scale
 from pacsnode.infer.inputs import Still, as_rgb, read_roles, read_still
@@ -154,13 +155,17 @@ def _of_picture(service: Service, still: Still, answer: Answer) -> Group:
     maps = tuple(one[None] for one in answer.maps)
     if maps:
         groups.refuse_empty(pipeline, maps)
+    source = (still.sop_instance_uid,)
+    planes = places.planes_of(source, (1, *still.values.shape[:2]))
+    regions, found = places.located(pipeline, answer.boxes, planes)
     return Group(
-        source=(still.sop_instance_uid,),
+        source=source,
         measurements=groups.measurements(pipeline, maps, Scale(still.spacing_mm), {}),
-        evaluations=groups.classified(pipeline, [answer.probabilities]),
+        evaluations=(*groups.classified(pipeline, [answer.probabilities]), *found),
         segments=groups.segments(pipeline),
         notes=(*still.notes, READ_AS_NEGATIVE) if answer.is_negative else still.notes,
         picture=still.picture(is_negative=answer.is_negative),
+        regions=regions,
         spacing_mm=still.spacing_mm,
         probabilities=None if answer.probability_maps is None else answer.probability_maps[:, None],
         **groups.laid(maps),
@@ -195,6 +200,7 @@ def _of_clip(service: Service, bundle: Bundle, path: Path) -> Group:
     if pipeline.segments:
         layers.need(1)
     probabilities: list[tuple[float, ...]] = []
+    boxes: list[Boxes] = []
     for start in range(0, len(numbers), pipeline.limits.batch):
         wanted = numbers[start : start + pipeline.limits.batch]
         pixels = read_frames(path, wanted).pixels
@@ -202,16 +208,20 @@ def _of_clip(service: Service, bundle: Bundle, path: Path) -> Group:
             if isinstance(answer, Permanent):
                 raise Permanent(f"frame {number}: {answer}")
             probabilities.append(answer.probabilities)
+            boxes += answer.boxes
             layers.put(number, answer.maps)
     maps = layers.maps
     if maps:
         groups.refuse_empty(pipeline, maps)
+    source, shape = (clip.sop_instance_uid,), (len(numbers), clip.rows, clip.columns)
+    regions, found = places.located(pipeline, boxes, places.planes_of(source, shape, numbers))
     group = Group(
-        source=(clip.sop_instance_uid,),
+        source=source,
         measurements=groups.measurements(pipeline, maps, Scale(clip.spacing_mm, None, _all(clip)), {}),
-        evaluations=groups.classified(pipeline, probabilities, numbers),
+        evaluations=(*groups.classified(pipeline, probabilities, numbers), *found),
         segments=groups.segments(pipeline),
         notes=notes,
+        regions=regions,
         **groups.laid(maps),
     )
     return shown.of_clip(group, path, groups.most_probable(pipeline, probabilities, numbers))
@@ -261,13 +271,16 @@ def _of_volumes(service: Service, bundle: Bundle, volumes: Mapping[str, Volume])
     answer = bundle.volume({role: (volume.intensity, volume.affine) for role, volume in volumes.items()})
     if answer.maps:
         groups.refuse_empty(pipeline, answer.maps)
+    planes = places.planes_of(first.source, first.intensity.shape, first.frames)
+    regions, found = places.located(pipeline, answer.boxes, planes)
     return Group(
         source=first.source,
         measurements=groups.measurements(pipeline, answer.maps, scale, {}),
-        evaluations=groups.classified(pipeline, [answer.probabilities]),
+        evaluations=(*groups.classified(pipeline, [answer.probabilities]), *found),
         segments=groups.segments(pipeline),
         notes=notes,
         frames=first.frames,
+        regions=regions,
         probabilities=answer.probability_maps,
         **groups.laid(answer.maps),
     )
@@ -302,38 +315,23 @@ def _told(
     notes: tuple[str, ...],
     **beside: Any,
 ) -> Group:
-    """A workflow's answer: `values`, `findings`, `notes`, and a `label_map` of `shape`. Raises Permanent."""
+    """A workflow's answer: `values`, `findings`, `regions`, `notes`, a `label_map` of `shape`. Raises Permanent."""
     pipeline = service.pipeline
-    maps = (_label_map(outputs.get("label_map"), shape),) if pipeline.segments else ()
+    maps = groups.told_labels(outputs.get("label_map"), shape) if pipeline.segments else ()
     if maps:
         groups.refuse_empty(pipeline, maps)
     measurements = groups.measurements(pipeline, maps, scale, outputs.get("values", {}))
-    evaluations = groups.said(pipeline, outputs.get("findings", {}))
+    planes = places.planes_of(source, shape, beside.get("frames", ())) if shape is not None else None
+    regions, found = places.told(pipeline, outputs.get("regions"), planes)
     if pipeline.measurements and not measurements and (not maps or maps[0].any()):
         raise Permanent("the method could measure nothing in this recording")
     return Group(
         source=source,
         measurements=measurements,
-        evaluations=evaluations,
+        evaluations=(*groups.said(pipeline, outputs.get("findings", {})), *found),
+        regions=regions,
         segments=groups.segments(pipeline) if maps else (),
         notes=(*notes, *(str(note) for note in outputs.get("notes", ()))),
         **groups.laid(maps),
         **beside,
     )
-
-
-def _label_map(given: Any, shape: tuple[int, ...] | None) -> NDArray[np.uint8]:
-    """(planes, rows, columns) on the grid of the source. Raises Permanent."""
-    found = np.asarray(given) if given is not None else None
-    if found is None or shape is None:
-        raise Permanent("the method gave no label map, but pipeline.yaml has segments")
-    if found.shape == shape[1:] and shape[0] == 1:
-        found = found[None]
-    if found.shape != shape:
-        told, expected = (" x ".join(map(str, one)) for one in (found.shape, shape))
-        raise Permanent(f"the method's label map has the shape {told}; the image needs {expected}")
-    with np.errstate(invalid="ignore"):
-        whole = found.astype(np.uint8)
-    if not np.array_equal(whole, found):
-        raise Permanent("the method's label map does not hold labels (whole numbers from 0 to 255)")
-    return whole

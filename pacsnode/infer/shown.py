@@ -74,7 +74,8 @@ def chosen(group: Group, count: int, also: Iterable[int] = ()) -> tuple[int, ...
     needed = list(dict.fromkeys([*(group.plane_of(region) for region in regions), *largest]))[:MOST_PICTURES]
     if not needed:
         needed = list(dict.fromkeys(also))[:MOST_PICTURES] or [count // 2]
-    marked = [int(n) for n in np.flatnonzero(sizes[:, 1:].any(axis=1)) if n not in needed]
+    through = {plane for region in regions for plane in group.planes_of(region)}
+    marked = sorted({*np.flatnonzero(sizes[:, 1:].any(axis=1)).tolist(), *through} - set(needed))
     room = MOST_PICTURES - len(needed)
     if len(marked) > room:
         marked = [marked[int(n)] for n in np.unique(np.linspace(0, len(marked) - 1, room).round())] if room else []

@@ -23,7 +23,7 @@ from pacsnode.dicom.codes import Concept
 from pacsnode.encode.conformance import check_modules
 from pacsnode.encode.header import part_10
 from pacsnode.errors import ConfigError, Permanent
-from pacsnode.findings import write_durably
+from pacsnode.findings_files import write_durably
 from pacsnode.wrap.anatomy import coded
 from pacsnode.wrap.images import image_of
 from pacsnode.wrap.parts import Content, origin

@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 
-from pacsnode import findings
+from pacsnode import findings_files
 from pacsnode.infer.catalogue import load_service
 from pacsnode.infer.compute import ComputeKeeper
 from pacsnode.infer.waiting import ComputeQueue
@@ -153,14 +153,14 @@ def by_the_node(made: Path, films: Path, out: Path, environment: dict[str, str])
     waiting = sorted(films.glob("*.dcm"))
     try:
         run(waiting[0])
-        (out / waiting[0].stem / findings.RECORD).unlink()
+        (out / waiting[0].stem / findings_files.RECORD).unlink()
         with ThreadPoolExecutor(CASES_AT_ONCE) as pool:
             begun = time.perf_counter()
             list(pool.map(run, waiting))
             seconds = time.perf_counter() - begun
     finally:
         keeper.close()
-    assert all((out / film.stem / findings.RECORD).exists() for film in waiting)
+    assert all((out / film.stem / findings_files.RECORD).exists() for film in waiting)
     return seconds
 
 

@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 import pydicom
 
-from pacsnode import findings
+from pacsnode import findings_files
 from pacsnode.findings import Findings, Group
 from tests.encode.cases import CHEST
 from tests.encode.segmentations import ct_series, segments
@@ -41,7 +41,7 @@ OURS = f"""
 import sys, time
 from dataclasses import replace
 from pathlib import Path
-from pacsnode import findings
+from pacsnode import findings_files
 from pacsnode.encode.build import encode, warm
 from pacsnode.handover import Form
 from tests.encode.cases import request
@@ -50,7 +50,7 @@ folder, sources = Path(sys.argv[1]), sorted(Path(sys.argv[2]).glob("*.dcm"), key
 asked = replace(request(folder / "ours", *sources, results=("seg",)), form=Form(seg=sys.argv[3]))
 warm()
 begun, before = time.perf_counter(), time.process_time()
-(result,) = encode(findings.load(folder), asked)
+(result,) = encode(findings_files.load(folder), asked)
 seconds, cpu_s, made = time.perf_counter() - begun, time.process_time() - before, result.path
 told()
 """
@@ -128,8 +128,8 @@ def write_findings(folder: Path) -> None:
     source = tuple(str(pydicom.dcmread(path, stop_before_pixels=True).SOPInstanceUID) for path in files)
     exclusive = Group(source, segments=segments(SEGMENTS), label_map=label_map)
     overlapping = Group(source, segments=segments(SEGMENTS + 1), label_map=label_map, overlaid=(above,))
-    findings.save(Findings(CHEST, (exclusive,)), folder / "exclusive")
-    findings.save(Findings(CHEST, (overlapping,)), folder / "overlapping")
+    findings_files.save(Findings(CHEST, (exclusive,)), folder / "exclusive")
+    findings_files.save(Findings(CHEST, (overlapping,)), folder / "overlapping")
 
 
 def run(script: str, *arguments: object) -> Run:

@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 from pydicom.uid import generate_uid
 
-from pacsnode import findings, settings
+from pacsnode import findings_files, settings
 from pacsnode.infer.catalogue import load_service
 from pacsnode.infer.compute import ComputeKeeper
 from pacsnode.work import child_environment
@@ -161,7 +161,7 @@ def measured(
             begun = time.perf_counter()
             reply = keeper.call("infer", asked, time_limit_s=limits.time_s, memory_limit_mb=limits.memory_mb)
             rows.append((time.perf_counter() - begun, float(reply["network_s"]), run_bare()))
-            (group,) = findings.load(folder / f"run-{n}").groups
+            (group,) = findings_files.load(folder / f"run-{n}").groups
             assert group.label_map is not None and group.label_map.shape == (SLICES, SIDE, SIDE)
         status = Path(f"/proc/{keeper.pid}/status").read_text()
     finally:

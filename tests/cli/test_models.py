@@ -184,7 +184,7 @@ def test_a_hostile_zip_is_a_sentence_and_exit_code_2(site: Site, tmp_path: Path)
         (["--http"], "slot: enter address and model of the inference server under `http`, then another status"),
         (["--http", "--input", "volume"], "slot: enter address and model of the inference server"),
         (["--http", "--task", "classification"], "slot: enter address and model of the inference server"),
-        (["--task", "detection"], "this version of the node cannot run a model that finds regions yet"),
+        (["--task", "detection"], "slot: copy the vendor's weights to models/model.pt"),
         (["--task", "algorithm"], "slot: put the algorithm into scripts/workflow.py"),
         (["--task", "remote"], "slot: enter the vendor's node as peer vendor-ai in the rules file"),
         (["--task", "remote", "--input", "waveform"], "slot: enter the vendor's node as peer vendor-ai"),

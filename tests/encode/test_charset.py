@@ -17,9 +17,10 @@ from pacsnode.encode import charset
 from pacsnode.encode.build import encode
 from pacsnode.encode.normalise import read_header
 from pacsnode.findings import Findings, Group
-from pacsnode.handover import Form, ResultCharset, ResultObject
+from pacsnode.handover import RESULT_KINDS, Form, ResultCharset, ResultObject
 from tests.encode.cases import CHEST, CR, chest_findings, chest_group, errors_of_dciodvfy, read, request, run_tool
-from tests.encode.test_identity import KINDS, NAME, SHARED, iso_2022, with_raw
+from tests.encode.marked import korean_film, marked_film
+from tests.encode.test_identity import NAME, SHARED, iso_2022, with_raw
 
 STANDARD = b"\\ISO 2022 IR 149"
 
@@ -55,9 +56,9 @@ def test_a_destination_that_reads_euc_kr_alone_gets_it_as_the_standard_says(tmp_
 def test_what_korean_standard_sets_cannot_say_stays_in_utf_8(tmp_path: Path) -> None:
     source = with_raw(CR, tmp_path / "source.dcm", {0x00080005: b"ISO_IR 192", 0x00100010: "똠^뷁햏".encode()})
     results = made(source, tmp_path / "out", "korean")
-    for kind in KINDS:
-        assert read(results, kind).SpecificCharacterSet == "ISO_IR 192"
-        assert str(read(results, kind).PatientName) == "똠^뷁햏"
+    for dataset in [pydicom.dcmread(result.path) for result in results]:
+        assert dataset.SpecificCharacterSet == "ISO_IR 192"
+        assert str(dataset.PatientName) == "똠^뷁햏"
 
 
 @pytest.mark.parametrize(
@@ -94,6 +95,25 @@ def test_each_form_has_uids_and_series_of_its_own(tmp_path: Path) -> None:
     assert len({result.series_instance_uid for result in objects}) == len(objects)
     again = made(CR, tmp_path / "again", "korean")
     assert [one.path.read_bytes() for one in again] == [one.path.read_bytes() for one in found["korean"]]
+
+
+@pytest.mark.parametrize("wanted", ["korean", "source"])
+def test_every_kind_of_result_comes_in_every_character_set(wanted: ResultCharset, tmp_path: Path) -> None:
+    source = korean_film(tmp_path)
+    asked = request(tmp_path / "out", source, results=RESULT_KINDS)
+    (group,) = marked_film(source).groups
+    inside = tuple(region for region in group.regions if region.key != "over the edge")  # which a report refuses
+    findings = Findings(CHEST, (replace(group, regions=inside),))
+    results = encode(findings, replace(asked, form=Form(charset=wanted)))
+    assert {result.kind for result in results} == set(RESULT_KINDS)
+    for result in results:
+        assert errors_of_dciodvfy(result.path) == []
+        assert str(read_header(result.path).PatientName) == str(read_header(source).PatientName)
+        dataset = pydicom.dcmread(result.path)
+        declared = dataset.SpecificCharacterSet
+        # The PDF and the key objects speak Korean too: with syllables that KS X 1001 lacks they would be in UTF-8.
+        assert list(declared) == ["", "ISO 2022 IR 149"] or declared == "ISO_IR 192"
+        _ = [str(element.value) for element in dataset.iterall()]
 
 
 @pytest.mark.parametrize("wanted", ["korean", "source"])

@@ -15,7 +15,7 @@ import pydicom
 import pytest
 
 import pacsnode
-from pacsnode import findings as stored
+from pacsnode import findings_files as stored
 from pacsnode.dicom import uids
 from pacsnode.dicom.codes import PRIVATE_SCHEME, Concept
 from pacsnode.encode import conformance
@@ -24,7 +24,7 @@ from pacsnode.encode.drawing import evaluation_text
 from pacsnode.encode.header import part_10
 from pacsnode.encode.normalise import read_header
 from pacsnode.encode.provenance import DerivedUIDs, Origin, device_uid, series_description, uid_values
-from pacsnode.encode.sr import _evaluation
+from pacsnode.encode.sr_groups import _evaluation
 from pacsnode.errors import Permanent
 from pacsnode.findings import Evaluation, Findings, Presence
 from pacsnode.handover import RESULT_KINDS, ResultKind
@@ -47,11 +47,11 @@ KINDS: tuple[ResultKind, ...] = ("sr", "seg", "sc")
 IN_ANOTHER_PROCESS = """
 import sys
 from pathlib import Path
-from pacsnode import findings
+from pacsnode import findings_files
 from pacsnode.encode.build import encode
 from pacsnode.handover import RESULT_KINDS
 from tests.encode.cases import request
-encode(findings.load(Path(sys.argv[1])), request(Path(sys.argv[2]), Path(sys.argv[3]), results=RESULT_KINDS))
+encode(findings_files.load(Path(sys.argv[1])), request(Path(sys.argv[2]), Path(sys.argv[3]), results=RESULT_KINDS))
 """
 
 
@@ -317,8 +317,7 @@ def test_the_place_of_a_finding_stands_with_it() -> None:
     lung, left = Concept("39607008", "SCT", "Lung"), Concept("7771000", "SCT", "Left")
     pneumonia = Concept("233604007", "SCT", "Pneumonia")
     placed = Evaluation(pneumonia, Presence.PRESENT, 0.9, "", lung, left)
-    (item,) = _evaluation(placed)
-    site, probability = item.ContentSequence
+    site, probability = _evaluation(placed).ContentSequence
     assert site.ConceptNameCodeSequence[0].CodeMeaning == "Finding Site"
     assert site.ConceptCodeSequence[0].CodeValue == "39607008"
     assert site.ContentSequence[0].ConceptCodeSequence[0].CodeValue == "7771000"

@@ -11,7 +11,7 @@ import pydicom
 import pytest
 from numpy.typing import NDArray
 
-from pacsnode import findings as stored
+from pacsnode import findings_files as stored
 from pacsnode.encode.seg import DESCRIPTION, OVERLAP_DESCRIPTION
 from pacsnode.errors import Permanent
 from pacsnode.findings import Findings

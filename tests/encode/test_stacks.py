@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from pacsnode.encode.build import encode
 from pacsnode.encode.drawing import AMBER, BANNER_HEIGHT
-from pacsnode.encode.marking import View, drawn_size, marked
+from pacsnode.encode.marking import View, drawn_size, marked, regions_in
 from pacsnode.encode.overlay import STACKED, heading, image_page, pages
 from pacsnode.findings import Findings, Group, Presence, Region, Segment, Shape
 from pacsnode.infer.shown import of_clip, of_volume
@@ -268,6 +268,24 @@ def test_a_region_of_another_slice_is_not_drawn() -> None:
     group = Group(("1.2", "1.3"), regions=(there,))
     pictures = [np.asarray(marked(group, View(np.zeros((40, 40), np.uint8), (40, 40), n), (400, 400))) for n in (0, 1)]
     assert not pictures[0].any() and pictures[1].any()
+
+
+def test_a_region_that_passes_through_several_slices_is_drawn_on_each_with_one_number(tmp_path: Path) -> None:
+    files = classic(tmp_path / "in", IDENTITY)
+    volume = read_volume(files)
+    box = replace(region("a", Shape.BOX, (2.0, 2.0), (9.0, 9.0)), image=volume.source[3])
+    box = replace(box, also=((volume.source[2], None), (volume.source[4], None)))
+    group = of_volume(Group(volume.source, regions=(box,)), volume)
+    assert group.pictures is not None and group.pictures.planes == (3, 2, 4)
+    assert [[number for number, _ in regions_in(group, plane)] for plane in range(1, 6)] == [[], [1], [1], [1], []]
+    results = encode(Findings(CHEST, (group,)), request(tmp_path / "out", *files, results=("sr", "sc", "pr")))
+    assert read(results, "sc").NumberOfFrames == 3
+    shown = {
+        item.ReferencedImageSequence[0].ReferencedSOPInstanceUID
+        for item in read(results, "pr").GraphicAnnotationSequence
+        if "GraphicObjectSequence" in item
+    }
+    assert shown == {volume.source[n] for n in (2, 3, 4)}
 
 
 def test_a_region_beyond_the_border_and_many_regions_stay_inside_the_picture() -> None:

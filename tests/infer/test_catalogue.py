@@ -163,11 +163,43 @@ def test_a_bundle_without_its_model_is_refused(folder: Path, tmp_path: Path, mis
     assert f"the folder has no {missing}" in problem(here)
 
 
-def test_a_model_that_finds_regions_is_refused_in_this_version(tmp_path: Path) -> None:
-    nodule = {"value": "27925004", "scheme": "SCT", "meaning": "Nodule"}
-    region = {"key": "nodule", "label": "Nodule", "name": nodule, "shape": "box", "threshold": 0.5}
-    folder = network_bundle(tmp_path, regions=[region])
-    assert "cannot run a model that finds regions yet" in problem(folder)
+NODULE = {
+    "key": "nodule",
+    "label": "Nodule",
+    "name": {"value": "27925004", "scheme": "SCT", "meaning": "Nodule"},
+    "shape": "box",
+    "threshold": 0.5,
+}
+
+
+@pytest.mark.parametrize(
+    ("regions", "changes", "reason"),
+    [
+        ([NODULE], {}, "a network has either `segments` or `regions`"),
+        ([NODULE | {"shape": "circle"}], {"segments": None, "measurements": None}, "a network gives boxes"),
+        ([NODULE | {"threshold": None}], {"segments": None, "measurements": None}, "`threshold` is missing"),
+        (
+            [NODULE, NODULE | {"key": "mass"}],
+            {"segments": None, "measurements": None},
+            "`index` 0 is here twice; each label of the network has its own",
+        ),
+        (
+            [NODULE],
+            {"segments": None, "measurements": None, "polarity_check": True},
+            "`polarity_check` is for a network that segments or classifies",
+        ),
+    ],
+)
+def test_a_detector_says_what_its_boxes_are(
+    regions: list[dict[str, Any]], changes: dict[str, Any], reason: str, tmp_path: Path
+) -> None:
+    given = [{key: value for key, value in one.items() if value is not None} for one in regions]
+    assert reason in problem(network_bundle(tmp_path, regions=given, **changes))
+
+
+def test_a_recording_has_no_regions(tmp_path: Path) -> None:
+    folder = workflow_bundle(tmp_path, "{}", regions=[NODULE])
+    assert "a waveform has no `regions`" in problem(folder)
 
 
 def test_a_network_has_segments_or_classes(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ import pytest
 from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 
-from pacsnode import findings as stored
+from pacsnode import findings_files as stored
 from pacsnode.encode.build import encode
 from pacsnode.findings import Findings
 from pacsnode.handover import Case, EncodeRequest, NodeIdentity

@@ -101,6 +101,17 @@ HTTP_CLASSES = (
     HTTP[: HTTP.index("segments:")].replace("of: Lung", "of: pneumonia") + CLASSES[CLASSES.index("classif") :]
 )
 
+REGIONS = (
+    "regions:\n"
+    "  - key: nodule\n"
+    "    label: Nodule\n"
+    "    shape: box\n"
+    "    index: 0\n"
+    "    threshold: 0.5\n"
+    '    category: {value: "49755003", scheme: SCT, meaning: Morphologically Abnormal Structure}\n'
+    '    name: {value: "27925004", scheme: SCT, meaning: Nodule}\n'
+)
+
 
 class Broken(NamedTuple):
     """One edit of a good file, and what is told: where, by which code, in which words."""
@@ -144,6 +155,7 @@ BROKEN = [
     Broken(
         HTTP_CLASSES, "[-1, 2]", "[-1, 3]", "16:33", "output-shape", "3 numbers for each input; there are 2 classes"
     ),
+    Broken(HTTP, "segments:\n", f"{REGIONS}segments:\n", "27:1", "not-of-this-model", "for a `network` that runs here"),
     Broken(IMAGE, "status: trained", "status: trainned", "4:9", "unknown-value", "did you mean trained?"),
     Broken(IMAGE, "title: Lungs", "titel: Lungs", "3:1", "unknown-key", "did you mean title?"),
     Broken(IMAGE, "title: Lungs\n", "", "1:1", "missing", "this key is missing"),

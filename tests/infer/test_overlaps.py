@@ -10,7 +10,7 @@ import numpy as np
 import pydicom
 import pytest
 
-from pacsnode import findings as stored
+from pacsnode import findings_files as stored
 from pacsnode.encode.build import encode
 from pacsnode.errors import Permanent
 from pacsnode.findings import Findings, Group

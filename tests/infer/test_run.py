@@ -15,7 +15,7 @@ import pytest
 from pydicom.data import get_testdata_file
 from ruamel.yaml import YAML
 
-from pacsnode import findings
+from pacsnode import findings_files
 from pacsnode.errors import Permanent
 from pacsnode.findings import Findings, Presence
 from pacsnode.infer.bundle import NetworkBundle, WorkflowBundle, load_bundle, pick_device
@@ -267,7 +267,7 @@ def test_the_child_runs_a_large_film_within_its_memory_and_tells_its_reasons(
         asked = request(folder, film, tmp_path / "run")
         reply = keeper.call("infer", asked, time_limit_s=120, memory_limit_mb=3000)
         assert reply["network_s"] > 0
-        (group,) = findings.load(tmp_path / "run").groups
+        (group,) = findings_files.load(tmp_path / "run").groups
         assert group.label_map is not None and group.label_map.shape == (1, 3000, 3000)
         status = Path(f"/proc/{keeper.pid}/status").read_text()
         peak_mb = int(status.split("VmHWM:")[1].split()[0]) // 1024

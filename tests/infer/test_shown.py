@@ -10,7 +10,7 @@ import numpy as np
 import pydicom
 import pytest
 
-from pacsnode import findings as stored
+from pacsnode import findings_files as stored
 from pacsnode.findings import Findings, Group, Region, Shape
 from pacsnode.infer import shown
 from pacsnode.infer.looks import Look, drawn, read_look
@@ -68,6 +68,14 @@ def test_the_most_probable_region_comes_first_and_every_region_is_drawn() -> Non
     assert chosen(enhanced_group, 3) == (0,)
     clip = replace(enhanced_group, frames=())
     assert chosen(clip, 3) == (2,)
+
+
+def test_a_region_is_drawn_on_every_slice_that_it_passes_through_the_middle_one_first() -> None:
+    box = replace(region("1.2.7", 0.9), also=(("1.2.6", None), ("1.2.8", None)))
+    assert chosen(replace(labelled(30, {}), regions=(box,)), 30) == (7, 6, 8)
+    through = tuple((f"1.2.{n}", None) for n in range(100) if n != 50)
+    planes = chosen(replace(labelled(100, {}), regions=(replace(region("1.2.50", 0.9), also=through),)), 100)
+    assert planes[0] == 50 and len(planes) == MOST_PICTURES == len(set(planes))
 
 
 def test_where_nothing_is_marked_it_is_the_middle_or_what_was_asked_for() -> None:

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from pydicom.data import get_testdata_file
 
-from pacsnode import findings
+from pacsnode import findings_files
 from pacsnode.errors import PacsnodeError, Permanent
 from pacsnode.infer.catalogue import load_service
 from pacsnode.infer.compute import ComputeKeeper, Message
@@ -199,7 +199,7 @@ def test_a_batch_says_what_single_runs_say(queue: ComputeQueue, tmp_path: Path, 
     assert together == alone
     assert not any(alone)
     for n in range(12):
-        (one,), (other,) = (findings.load(tmp_path / f"{name}-{n}").groups for name in ("alone", "many"))
+        (one,), (other,) = (findings_files.load(tmp_path / f"{name}-{n}").groups for name in ("alone", "many"))
         assert one.evaluations == other.evaluations
         assert one.source == other.source
         assert (one.label_map is None) == (kind == "classes")
@@ -280,7 +280,7 @@ def test_each_hostile_bundle_is_parked_with_its_reason_while_other_cases_go_on(
         reasons = {name: one.result() for name, one in bad.items()}
     for name, (_, sentence) in HOSTILE.items():
         assert sentence in reasons[name], (name, reasons[name])
-        assert not (tmp_path / name / findings.RECORD).exists()
+        assert not (tmp_path / name / findings_files.RECORD).exists()
     assert run(queue, good, [film], tmp_path / "good-last") == ""
 
 

@@ -15,7 +15,7 @@ import pytest
 from numpy.typing import NDArray
 from pydicom.dataset import FileDataset
 
-from pacsnode import findings
+from pacsnode import findings_files
 from pacsnode.errors import Permanent
 from pacsnode.findings import Group, Presence
 from pacsnode.infer.bundle import NetworkBundle, load_bundle
@@ -115,7 +115,7 @@ def test_three_bundles_of_the_zoos_style_run_in_one_child_without_an_edit(
             "device": "cpu",
         }
         assert keeper.call("infer", asked, time_limit_s=120, memory_limit_mb=4000)["network_s"] > 0
-        found = findings.load(out)
+        found = findings_files.load(out)
         assert found.algorithm.device == "cpu"
         (group,) = found.groups
         if folder.name == "zoo-classes":
