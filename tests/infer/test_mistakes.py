@@ -114,13 +114,15 @@ class Broken(NamedTuple):
 
 
 BROKEN = [
-    Broken(HTTP, "https://triton", "triton", "12:8", "url", "it does not begin with https:// or http://"),
-    Broken(HTTP, "https://triton", "ftp://triton", "12:8", "url", "it does not begin with https:// or http://"),
-    Broken(HTTP, "//triton", "//node:secret@triton", "12:8", "url", "a password in an address is read by everybody"),
-    Broken(HTTP, ":8000", ":80000", "12:8", "url", "its port or its brackets cannot be read"),
-    Broken(HTTP, ":8000", ":8000/v2?x=1", "12:8", "url", "only a path of plain words may stand"),
-    Broken(HTTP, ":8000", ":8000/../x", "12:8", "url", "only a path of plain words may stand"),
-    Broken(HTTP, "triton.hospital.local", "", "12:8", "url", "there is no host, or no port that one can have"),
+    Broken(HTTP, "https://triton", "triton", "12:8", "server-url", "it does not begin with https:// or http://"),
+    Broken(HTTP, "https://triton", "ftp://triton", "12:8", "server-url", "it does not begin with https:// or http://"),
+    Broken(
+        HTTP, "//triton", "//node:secret@triton", "12:8", "server-url", "a password in an address is read by everybody"
+    ),
+    Broken(HTTP, ":8000", ":80000", "12:8", "server-url", "its port or its brackets cannot be read"),
+    Broken(HTTP, ":8000", ":8000/v2?x=1", "12:8", "server-url", "only a path of plain words may stand"),
+    Broken(HTTP, ":8000", ":8000/../x", "12:8", "server-url", "only a path of plain words may stand"),
+    Broken(HTTP, "triton.hospital.local", "", "12:8", "server-url", "there is no host, or no port that one can have"),
     Broken(HTTP, "model: chest", "model: ../chest", "13:10", "wrong-value", "expected text like"),
     Broken(HTTP, 'version: "3"', "version: 3", "14:12", "wrong-type", "put it in quotes"),
     Broken(HTTP, "FP32}\n  output", "FLOAT32}\n  output", "15:60", "unknown-value", "expected: 'FP16', 'FP32'"),
