@@ -145,7 +145,8 @@ def _rules_and_models(settings: Settings, sites: list[Site]) -> Iterator[Check]:
     services = load_catalogue(settings.models)
     yield from _models(settings, services)
     live = _live_version(settings)
-    version = f"version {live.short} of {_local_time(settings, live.live_utc_us)}" if live else ""
+    since = datetime.fromtimestamp(live.live_utc_us / 1e6, settings.zone) if live else None
+    version = f"version {live.short} of {since:%Y-%m-%d %H:%M:%S}" if live else ""
     try:
         site = judged(settings, yamlfile.load(settings.rules), services)
     except ConfigError as error:
@@ -188,10 +189,6 @@ def _live_version(settings: Settings) -> RuleVersion | None:
         return None
     with closing(RuleVersions(settings.node_db)) as versions:
         return versions.live()
-
-
-def _local_time(settings: Settings, utc_us: int) -> str:
-    return f"{datetime.fromtimestamp(utc_us / 1e6, UTC).astimezone(settings.zone):%Y-%m-%d %H:%M:%S}"
 
 
 def _unmatched(settings: Settings) -> Iterator[Check]:

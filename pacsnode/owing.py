@@ -13,7 +13,8 @@ from pacsnode.archive import notes
 from pacsnode.archive.case_rows import CaseRecord, ResultRecord
 from pacsnode.archive.cases import Cases
 from pacsnode.archive.index import Index
-from pacsnode.deliver.outbox import Debt, Owed, owe
+from pacsnode.deliver.debts import Debt, owe
+from pacsnode.deliver.outbox import Owed
 from pacsnode.handover import SHIPPED, Case, Form, Forward, Study
 from pacsnode.infer.catalogue import Service
 from pacsnode.peers import SENDER, Peer

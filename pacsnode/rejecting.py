@@ -17,7 +17,7 @@ from pacsnode.archive.case_rows import CaseRecord
 from pacsnode.archive.cases import Cases
 from pacsnode.archive.index import Index
 from pacsnode.archive.rejections import ReceivedNote, Rejection, Rejections
-from pacsnode.deliver.outbox import withdraw
+from pacsnode.deliver.debts import withdraw
 from pacsnode.dicom.identity import disagreement, identity
 from pacsnode.dicom.names import parse_name
 from pacsnode.dicom.rejection import BY_CODE, KEY_OBJECT_SELECTION

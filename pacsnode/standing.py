@@ -16,7 +16,7 @@ from pacsnode.archive.case_rows import CaseRecord, ResultRecord, is_replaced_by
 from pacsnode.archive.cases import Cases
 from pacsnode.archive.notes import Note
 from pacsnode.archive.rejections import Rejections
-from pacsnode.deliver.outbox import withdraw
+from pacsnode.deliver.debts import withdraw
 from pacsnode.dicom.rejection import in_words
 from pacsnode.settings import Settings
 

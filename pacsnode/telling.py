@@ -23,7 +23,7 @@ from pacsnode.archive import notes
 from pacsnode.archive.case_rows import CaseRecord, ResultRecord, is_replaced_by
 from pacsnode.archive.index import Index
 from pacsnode.archive.notes import Note
-from pacsnode.deliver.outbox import Debt, owe, withdraw
+from pacsnode.deliver.debts import Debt, owe, withdraw
 from pacsnode.dicom.rejection import TITLES
 from pacsnode.encode.results import read_objects
 from pacsnode.errors import Permanent, Transient

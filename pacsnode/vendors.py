@@ -21,7 +21,7 @@ from pacsnode.archive.case_rows import CaseRecord, ResultRecord
 from pacsnode.archive.cases import Cases
 from pacsnode.archive.index import Index
 from pacsnode.database import boot_id, boot_us, utc_us
-from pacsnode.deliver.outbox import Debt, ask
+from pacsnode.deliver.debts import Debt, ask
 from pacsnode.encode.answer import Asked, kind_of, objection
 from pacsnode.errors import Permanent
 from pacsnode.handover import Instance

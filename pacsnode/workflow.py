@@ -24,7 +24,7 @@ from pacsnode.archive.case_rows import CaseRecord, ResultRecord, replaced_by, re
 from pacsnode.archive.cases import Cases
 from pacsnode.archive.index import Index
 from pacsnode.archive.store import Archive
-from pacsnode.deliver.outbox import owe, withdraw
+from pacsnode.deliver.debts import owe, withdraw
 from pacsnode.dicom.rejection import TITLES
 from pacsnode.dimse.part10 import read_meta
 from pacsnode.encode.results import is_recorded, read_objects

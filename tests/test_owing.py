@@ -12,7 +12,8 @@ from pacsnode import schema
 from pacsnode.archive.case_rows import Arrived, CaseRecord, Pending, ResultRecord
 from pacsnode.archive.cases import Cases
 from pacsnode.archive.index import Index
-from pacsnode.deliver.outbox import Debt, Outbox, owe
+from pacsnode.deliver.debts import Debt, owe
+from pacsnode.deliver.outbox import Outbox
 from pacsnode.handover import Candidate, Case, Completion
 from pacsnode.live import load_site
 from pacsnode.owing import Owing

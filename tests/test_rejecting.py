@@ -24,7 +24,8 @@ from pacsnode.archive.index import Index
 from pacsnode.archive.notes import due
 from pacsnode.archive.rejections import Rejection, Rejections
 from pacsnode.considering import Considering
-from pacsnode.deliver.outbox import Debt, Outbox, owe, withdraw
+from pacsnode.deliver.debts import Debt, owe, withdraw
+from pacsnode.deliver.outbox import Outbox
 from pacsnode.dicom.rejection import KEY_OBJECT_SELECTION as KOS
 from pacsnode.life import study_life
 from pacsnode.live import load_site

@@ -17,7 +17,8 @@ from pacsnode.archive.case_rows import Arrived, Pending
 from pacsnode.archive.cases import Cases
 from pacsnode.archive.rejections import Rejection, Rejections
 from pacsnode.archive.store import Archive
-from pacsnode.deliver.outbox import Outbox, withdraw
+from pacsnode.deliver.debts import withdraw
+from pacsnode.deliver.outbox import Outbox
 from pacsnode.encode.build import encode
 from pacsnode.encode.results import write_objects
 from pacsnode.errors import Permanent

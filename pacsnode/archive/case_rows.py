@@ -11,6 +11,9 @@ from typing import Any
 from pacsnode.database import utc_us
 from pacsnode.handover import Candidate, Case, Clause, Completion, Late, ResultKind, ResultObject, RuleVerdict
 
+STAT, OFF_PEAK = 1, 20
+"""Of the priorities of cases, as `route` gives them: the lowest goes first."""
+
 
 @dataclass(frozen=True)
 class Arrived:
@@ -146,3 +149,15 @@ def record_of(row: sqlite3.Row) -> CaseRecord:
 def result_of(row: sqlite3.Row) -> ResultRecord:
     columns = ("sop_instance_uid", "case_key", "kind", "sop_class_uid", "series_instance_uid", "path", "form")
     return ResultRecord(*(row[column] for column in columns))
+
+
+def joined(held: tuple[str, ...], more: tuple[str, ...]) -> tuple[str, ...]:
+    """Both, without what is there twice."""
+    return held + tuple(one for one in more if one not in held)
+
+
+def places(priority: int, running_limit: int) -> int:
+    """How many cases may run for one of this priority to start: some places are kept for what is urgent."""
+    if priority <= STAT:
+        return running_limit + running_limit // 8
+    return running_limit - running_limit // 4 if priority >= OFF_PEAK else running_limit

@@ -22,16 +22,15 @@ from pacsnode.archive.case_rows import (
     Pending,
     ResultRecord,
     enter_results,
+    joined,
     pending_of,
+    places,
     record_of,
     to_json,
     verdict_of,
 )
 from pacsnode.database import connect, transaction, utc_us
 from pacsnode.handover import Candidate, Case, Decision, RuleVerdict
-
-STAT, OFF_PEAK = 1, 20
-"""Of the priorities of cases, as `route` gives them: the lowest goes first."""
 
 
 class Cases:
@@ -191,9 +190,9 @@ class Cases:
             if candidate.on_failure == "tell":
                 connection.execute("UPDATE cases SET on_failure = 'tell' WHERE key = ?", (key,))
             grown = {
-                "send_to": _joined(held.send_to, candidate.send_to),
-                "results": _joined(held.case.results, candidate.results),
-                "rules": _joined(held.case.rules, candidate.rules),
+                "send_to": joined(held.send_to, candidate.send_to),
+                "results": joined(held.case.results, candidate.results),
+                "rules": joined(held.case.rules, candidate.rules),
             }
             if tuple(grown.values()) == (held.send_to, held.case.results, held.case.rules):
                 return False
@@ -236,7 +235,7 @@ class Cases:
         with self.transaction() as connection:
             live, shadows = connection.execute(running, lane).fetchone()
             waiting = connection.execute(ready, (0, *lane, others, max(0, most - live))).fetchall()
-            rows = [r for n, r in enumerate(waiting, live) if n < _places(r["priority"], running_limit)]
+            rows = [r for n, r in enumerate(waiting, live) if n < places(r["priority"], running_limit)]
             if not live and not waiting and not shadows:
                 rows = connection.execute(ready, (1, *lane, others, min(1, running_limit))).fetchall()
             connection.executemany("UPDATE cases SET state = 'running' WHERE key = ?", [(r["key"],) for r in rows])
@@ -347,13 +346,3 @@ def _go_live(connection: sqlite3.Connection, key: str, candidate: Candidate) -> 
         ),
     )
     audit.record(connection, "case in shadow goes live", case=key)
-
-
-def _joined(held: tuple[str, ...], more: tuple[str, ...]) -> tuple[str, ...]:
-    return held + tuple(one for one in more if one not in held)
-
-
-def _places(priority: int, running_limit: int) -> int:
-    if priority <= STAT:
-        return running_limit + running_limit // 8
-    return running_limit - running_limit // 4 if priority >= OFF_PEAK else running_limit

@@ -148,7 +148,8 @@ def _send(settings: Settings, peer: Peer) -> None:
     from pacsnode import schema
     from pacsnode.archive.confirmations import Asked
     from pacsnode.database import connect, transaction
-    from pacsnode.deliver.outbox import Debt, Outbox, owe
+    from pacsnode.deliver.debts import Debt, owe
+    from pacsnode.deliver.outbox import Outbox
     from pacsnode.deliver.proving import Subject
     from pacsnode.deliver.ready import Route
     from pacsnode.deliver.ways import WAYS

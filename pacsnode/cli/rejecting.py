@@ -22,7 +22,7 @@ def studies_reject(uid: str = UID_ARGUMENT, reason: str = REASON_OPTION) -> None
     from pacsnode.archive.cases import Cases
     from pacsnode.archive.index import Index
     from pacsnode.archive.rejections import Rejections
-    from pacsnode.deliver.outbox import withdraw
+    from pacsnode.deliver.debts import withdraw
     from pacsnode.dicom.rejection import TITLES
     from pacsnode.rejecting import rejection_by_hand
     from pacsnode.settings import load

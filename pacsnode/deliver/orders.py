@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from pacsnode import audit
-from pacsnode.archive.cases import STAT
+from pacsnode.archive.case_rows import STAT
 from pacsnode.deliver.holding import HELD, HoldKind
 from pacsnode.deliver.outbox import MOST_IN_ONE_TRANSACTION, Outbox
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 import sqlite3
 import threading
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -21,7 +21,7 @@ from typing import Any, Final, Literal
 from pacsnode import audit
 from pacsnode.database import connect, transaction, utc_us
 from pacsnode.deliver.backoff import delay_us
-from pacsnode.deliver.holding import HELD, OWED_ANEW
+from pacsnode.deliver.holding import OWED_ANEW
 
 LARGEST_BATCH: Final = 50
 PROVE_AFTER_US: Final = 2_000_000
@@ -68,16 +68,6 @@ class Taken:
 
 
 @dataclass(frozen=True)
-class Debt:
-    """What a case owes: these instances to this destination, by these rules; `refusal` parks the rows at once."""
-
-    destination: str
-    instances: tuple[str, ...]
-    refusal: str = ""
-    rules: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
 class _End:
     """How a row ends for now; `tried`: it was offered, or would have been."""
 
@@ -87,6 +77,8 @@ class _End:
     tried: bool = True
 
 
+WITHDRAWN: Final = "withdrawn: "
+"""So begins the reason of what is not sent because it does not count any more; nobody can retry it."""
 END_EVENTS: Final[Mapping[str, audit.Event]] = {"sent": "delivered", "refused": "refused", "parked": "parked"}
 
 
@@ -96,86 +88,6 @@ class Outcome:
 
     answered: bool
     reason: str
-
-
-def owe(
-    connection: sqlite3.Connection,
-    case_key: str,
-    study: str,
-    priority: int,
-    debts: Sequence[Debt],
-) -> None:
-    """Enter what is owed; what is entered already stays as it is. The caller holds the transaction.
-
-    `case_key` is "" for images that are forwarded as they came.
-    """
-    now = utc_us()
-    for debt in debts:
-        state, ended = ("parked", now) if debt.refusal else ("owed", None)
-        rules = json.dumps(debt.rules, ensure_ascii=False)
-        entered = connection.executemany(
-            "INSERT OR IGNORE INTO outbox (sop_instance_uid, destination, case_key, study_instance_uid, state, "
-            "priority, next_attempt_utc_us, created_utc_us, since_utc_us, ended_utc_us, reason, rules) "
-            "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-            [
-                (uid, debt.destination, case_key, study, state, priority, now, now, now, ended, debt.refusal, rules)
-                for uid in debt.instances
-            ],
-        ).rowcount
-        if entered:
-            if connection.execute("SELECT 1 FROM holds").fetchone():
-                _hold(connection, debt)
-            audit.record(
-                connection,
-                "owed",
-                study=study,
-                case=case_key,
-                destination=debt.destination,
-                instances=entered,
-                refusal=debt.refusal,
-            )
-
-
-def _hold(connection: sqlite3.Connection, debt: Debt) -> None:
-    """A hold keeps what is owed later too."""
-    connection.executemany(
-        f"UPDATE outbox SET held = {HELD} WHERE sop_instance_uid = ? AND destination = ? AND state = 'owed'",  # noqa: S608
-        [(uid, debt.destination) for uid in debt.instances],
-    )
-
-
-def ask(connection: sqlite3.Connection, case_key: str, study: str, priority: int, debt: Debt) -> None:
-    """Owe images of a case to the node that does its work, also those that went there before: it is asked anew.
-
-    The caller holds the transaction.
-    """
-    owe(connection, case_key, study, priority, [debt])
-    now = utc_us()
-    connection.executemany(
-        f"UPDATE outbox SET {OWED_ANEW}, case_key = ?, created_utc_us = ?, since_utc_us = ?, "  # noqa: S608  # our words
-        "next_attempt_utc_us = ? WHERE sop_instance_uid = ? AND destination = ? "
-        "AND (state NOT IN ('owed', 'sending') OR case_key != ?)",
-        [(case_key, now, now, now, uid, debt.destination, case_key) for uid in debt.instances],
-    )
-
-
-def withdraw(connection: sqlite3.Connection, case_key: str, instances: Collection[str], reason: str) -> tuple[str, ...]:
-    """End what of these objects is not sent yet, with that reason; gives those who have one of them or may get it just
-    now. `case_key` is "" for images that are forwarded. The caller holds the transaction.
-    """
-    of_these = "case_key = ? AND sop_instance_uid IN (SELECT value FROM json_each(?))"
-    given = (case_key, json.dumps(list(instances)))
-    rows = connection.execute(
-        f"SELECT DISTINCT destination FROM outbox WHERE {of_these} "  # noqa: S608  # our own words
-        "AND state IN ('owed', 'sending', 'sent', 'confirmed') ORDER BY destination",
-        given,
-    ).fetchall()
-    connection.execute(
-        "UPDATE outbox SET state = 'cancelled', reason = ?, ended_utc_us = ? "  # noqa: S608  # our own words
-        f"WHERE {of_these} AND state NOT IN ('sent', 'confirmed', 'cancelled')",
-        (f"withdrawn: {reason}", utc_us(), *given),
-    )
-    return tuple(str(row[0]) for row in rows)
 
 
 class Outbox:
@@ -335,8 +247,8 @@ class Outbox:
             audit.record(connection, "retried", deliveries=list(ids))
             return connection.executemany(
                 f"UPDATE outbox SET {OWED_ANEW}, since_utc_us = ?, next_attempt_utc_us = ? "  # noqa: S608  # our words
-                "WHERE state IN ('parked', 'refused', 'cancelled', 'owed') AND id = ?",
-                [(now, now, one) for one in ids],
+                "WHERE state IN ('parked', 'refused', 'cancelled', 'owed') AND substr(reason, 1, ?) != ? AND id = ?",
+                [(now, now, len(WITHDRAWN), WITHDRAWN, one) for one in ids],
             ).rowcount
 
     def listing(self, *, state: str = "", study: str = "", limit: int = 200) -> list[Owed]:

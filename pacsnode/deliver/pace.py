@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from datetime import UTC, datetime, tzinfo
 from typing import Final
 
-from pacsnode.archive.cases import STAT
+from pacsnode.archive.case_rows import STAT
 from pacsnode.deliver.outbox import ANY_PRIORITY
 
 SHORTEST_WAIT_S: Final = 0.005

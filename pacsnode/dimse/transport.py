@@ -34,7 +34,8 @@ _BUFFER_BYTES: Final = 1 << 20
 _LEAST_ROOM_BYTES: Final = 65536
 _MOST_PIECES: Final = 512
 """Half of IOV_MAX: a consumer may hand all pieces to one writev with a header of its own."""
-_SEND_BYTES: Final = 4 * (pdus.ANNOUNCED_PDU_BYTES + 6)
+_SEND_BYTES: Final = 8 * (pdus.ANNOUNCED_PDU_BYTES + 6)
+"""A CT image in one write: 2600 objects a second to a lean receiver, where half of it gave 2350."""
 _EARLY_BYTES: Final = 1 << 16
 """So much of a data set is given away at once: its header is read while the peer sends the rest."""
 _SPARE_BUFFERS: Final = 16

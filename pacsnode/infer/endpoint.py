@@ -39,7 +39,7 @@ def _url(raw: object) -> str:
     if parts.scheme not in PORTS or len(raw) > 500:
         raise _no_url(raw, "it does not begin with https:// or http://")
     if parts.username is not None or parts.password is not None:
-        raise wrong("url", "a password in an address is read by everybody; use `token_file` or `token_env`")
+        raise wrong("server-url", "a password in an address is read by everybody; use `token_file` or `token_env`")
     if parts.query or parts.fragment or not PATH.fullmatch(parts.path):
         raise _no_url(raw, "behind the host only a path of plain words may stand")
     if port == 0 or not (HOST.fullmatch(host) or _is_address(host)):
@@ -48,7 +48,9 @@ def _url(raw: object) -> str:
 
 
 def _no_url(raw: str, why: str) -> Exception:
-    return wrong("url", f"expected an address such as https://triton.hospital.local:8000, found {raw[:80]!r}: {why}")
+    return wrong(
+        "server-url", f"expected an address such as https://triton.hospital.local:8000, found {raw[:80]!r}: {why}"
+    )
 
 
 def _is_address(host: str) -> bool:

@@ -15,7 +15,8 @@ from pathlib import Path
 from pacsnode.archive.cases import Cases
 from pacsnode.archive.index import Index
 from pacsnode.database import connect, transaction
-from pacsnode.deliver.outbox import Debt, Outbox, owe
+from pacsnode.deliver.debts import Debt, owe
+from pacsnode.deliver.outbox import Outbox
 from pacsnode.deliver.ready import Route
 from pacsnode.deliver.senders import Senders
 from pacsnode.errors import Permanent

@@ -31,9 +31,10 @@ from pacsnode import schema
 from pacsnode.archive.confirmations import Asked, Confirmations
 from pacsnode.database import connect, transaction, utc_us
 from pacsnode.deliver import overview
+from pacsnode.deliver.debts import Debt, owe
 from pacsnode.deliver.destinations import Destinations
 from pacsnode.deliver.orders import Selection
-from pacsnode.deliver.outbox import Debt, Outbox, owe
+from pacsnode.deliver.outbox import Outbox
 from pacsnode.deliver.proving import Proving, Subject
 from pacsnode.deliver.ready import Route
 from pacsnode.deliver.senders import Senders

@@ -20,9 +20,10 @@ from pydicom.uid import ExplicitVRLittleEndian
 from pacsnode import schema
 from pacsnode.archive.confirmations import Asked, Confirmations
 from pacsnode.database import connect, transaction, utc_us
+from pacsnode.deliver.debts import Debt, owe
 from pacsnode.deliver.destinations import Destinations
 from pacsnode.deliver.orders import Orders
-from pacsnode.deliver.outbox import Debt, Outbox, Owed, owe
+from pacsnode.deliver.outbox import Outbox, Owed
 from pacsnode.deliver.proving import Proving, Subject
 from pacsnode.deliver.ready import Route
 from pacsnode.deliver.senders import Senders

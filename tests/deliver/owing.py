@@ -12,8 +12,9 @@ import pydicom
 
 from pacsnode import schema
 from pacsnode.database import connect, transaction
+from pacsnode.deliver.debts import Debt, owe
 from pacsnode.deliver.learned import Learned
-from pacsnode.deliver.outbox import Debt, Outbox, Owed, owe
+from pacsnode.deliver.outbox import Outbox, Owed
 from pacsnode.deliver.ready import Route
 from pacsnode.deliver.ways import WAYS
 from pacsnode.dimse.part10 import read_meta

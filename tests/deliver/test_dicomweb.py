@@ -72,21 +72,21 @@ def test_202_ends_each_instance_by_what_is_said_of_it(tmp_path: Path) -> None:
     with Scripted(say).running() as server, site(tmp_path, type="dicomweb", url=server.url) as owing:
         owing.owe(*files(tmp_path, 4))
         owing.deliver()
-        assert states(owing) == [("sent", 0), ("parked", 0x0110), ("owed", None), ("owed", None)]
+        assert states(owing) == [("sent", 0), ("refused", 0x0110), ("owed", None), ("owed", None)]
         reasons = [row.reason for row in owing.rows()]
         assert "0x0110" in reasons[1]
         assert "out of resources" in reasons[2]
         assert "does not say" in reasons[3]
 
 
-def test_409_parks_each_with_its_reason(tmp_path: Path) -> None:
+def test_409_refuses_each_with_its_reason(tmp_path: Path) -> None:
     def say(request: Request) -> Answer:
         return Answer(409, response(failed=[(uid, 0x0122) for uid in uids_of(request)]))
 
     with Scripted(say).running() as server, site(tmp_path, type="dicomweb", url=server.url) as owing:
         owing.owe(*files(tmp_path, 2))
         owing.deliver()
-        assert states(owing) == [("parked", 0x0122)] * 2
+        assert states(owing) == [("refused", 0x0122)] * 2
         assert len(server.got) == 1
 
 
@@ -113,12 +113,14 @@ def test_409_with_an_answer_that_nobody_can_read_parks_all(tmp_path: Path, body:
         (Answer(200, b"\x1f\x8b", {"Content-Encoding": "gzip"}), "compressed"),
     ],
 )
-def test_what_concerns_the_destination_as_a_whole_postpones_all(tmp_path: Path, answer: Answer, told: str) -> None:
+def test_what_concerns_the_whole_destination_is_no_attempt_of_an_instance(
+    tmp_path: Path, answer: Answer, told: str
+) -> None:
     server = Scripted(lambda request: answer)
     with server.running(), site(tmp_path, type="dicomweb", url=server.url) as owing:
         owing.owe(*files(tmp_path, 2))
         owing.deliver()
-        assert [(row.state, row.attempts) for row in owing.rows()] == [("owed", 1)] * 2
+        assert [(row.state, row.attempts) for row in owing.rows()] == [("owed", 0)] * 2
         assert told in owing.rows()[0].reason
         assert len(server.got) == 1
 

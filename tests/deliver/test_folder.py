@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 
-from pacsnode.deliver import folder
 from tests.deliver.owing import image, site
 
 
@@ -26,11 +25,11 @@ def test_every_file_lies_there_bit_for_bit_and_is_proven_by_reading_it_back(tmp_
         assert [p.suffix for p in share.rglob("*") if p.is_file()] == [".dcm"] * 3
 
 
-def test_a_share_that_is_not_mounted_postpones_all_and_is_not_made(tmp_path: Path) -> None:
+def test_a_share_that_is_not_mounted_leaves_all_owed_and_is_not_made(tmp_path: Path) -> None:
     with site(tmp_path, type="folder", folder=str(tmp_path / "absent")) as owing:
         owing.owe(image(tmp_path / "1.dcm"), image(tmp_path / "2.dcm", 2))
         rows = owing.deliver()
-        assert [(row.state, row.attempts) for row in rows] == [("owed", 1)] * 2
+        assert [(row.state, row.attempts) for row in rows] == [("owed", 0)] * 2
         assert "is the share mounted?" in rows[0].reason
         assert not (tmp_path / "absent").exists()
 
@@ -57,9 +56,10 @@ def test_another_file_under_the_same_uid_is_not_overwritten(tmp_path: Path) -> N
         owing.deliver()
         (theirs,) = share.rglob("*.dcm")
         theirs.write_bytes(b"of somebody else")
-        again = owing.rows()
-        folder.deliver(owing.outbox, again, owing.peer, owing.route)
-        assert "nothing was overwritten" in owing.rows()[0].reason
+        with site(tmp_path / "other", type="folder", folder=str(share)) as other:
+            other.owe(image(tmp_path / "1.dcm"))
+            (row,) = other.deliver()
+        assert (row.state, "nothing was overwritten" in row.reason) == ("parked", True)
         assert theirs.read_bytes() == b"of somebody else"
         assert owing.proof() == {uid: "the folder holds other bytes under this UID"}
         theirs.unlink()

@@ -13,7 +13,8 @@ import pytest
 from pacsnode import schema
 from pacsnode.database import connect, transaction, utc_us
 from pacsnode.deliver.backoff import FIRST_DELAY_S, LONGEST_DELAY_S, delay_us
-from pacsnode.deliver.outbox import LARGEST_BATCH, Debt, Outbox, owe, withdraw
+from pacsnode.deliver.debts import Debt, owe, withdraw
+from pacsnode.deliver.outbox import LARGEST_BATCH, Outbox
 from pacsnode.settings import Settings, load
 
 DAY_S = 86_400

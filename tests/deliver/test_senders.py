@@ -17,9 +17,10 @@ from pydicom.data import get_testdata_file
 
 from pacsnode import schema
 from pacsnode.database import connect, transaction
+from pacsnode.deliver.debts import Debt, owe
 from pacsnode.deliver.learned import Learned
 from pacsnode.deliver.orders import Orders, Selection
-from pacsnode.deliver.outbox import Debt, Outbox, Owed, owe
+from pacsnode.deliver.outbox import Outbox, Owed
 from pacsnode.deliver.ready import Route
 from pacsnode.deliver.senders import Senders
 from pacsnode.dimse import associate, commands, pdus
