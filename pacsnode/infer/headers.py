@@ -61,6 +61,8 @@ def read_dataset(path: Path, *, with_pixels: bool = True) -> Dataset:
 
 def value(dataset: Dataset, keyword: str) -> Any:
     """An attribute's value, None where it is absent, empty or unreadable."""
+    if keyword not in dataset:
+        return None  # most of what is asked for: filters of warnings take longer than the look
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:

@@ -26,7 +26,7 @@ from pacsnode.infer.discrete import Largestd, largest
 
 PARALLEL = 1e-6
 """Of a voxel's step: what another axis may add to it before the axes are not parallel any more."""
-SLAB_PLANES = 8
+SLAB_PLANES = 16
 """Planes that are brought to the source's grid at a time, so that they stay in the processor's cache."""
 
 
