@@ -25,8 +25,9 @@ IMAGE = str(pydicom.dcmread(CR, stop_before_pixels=True).SOPInstanceUID)
 words = st.text(st.characters(codec="utf-8", categories=("L", "N", "P", "Zs")), min_size=1, max_size=40).map(
     lambda text: text.strip() or "x"
 )
+meanings = words.filter(lambda text: len(text.encode()) <= 64)  # dciodvfy counts bytes, the standard characters
 concepts = st.sampled_from([AREA, RATIO, LENGTH, CARDIOMEGALY, NODULE]) | st.builds(
-    Concept, st.from_regex(r"[A-Z]{1,16}", fullmatch=True), st.just(PRIVATE_SCHEME), words
+    Concept, st.from_regex(r"[A-Z]{1,16}", fullmatch=True), st.just(PRIVATE_SCHEME), meanings
 )
 sites = st.none() | st.sampled_from([LUNG, HEART])
 sides = st.none() | st.sampled_from([LEFT, RIGHT])

@@ -83,7 +83,7 @@ def test_the_tree_shows_what_the_reading_leaves_out(tmp_path: Path) -> None:
     assert any("rules=" in line for line in lines)
     plain, _ = shown_in(tmp_path / "other", report)
     assert "    Heart rate: 61.2 /min" in plain
-    assert "    Atrial fibrillation: Absent, probability 3.0 %" in plain
+    assert "    Atrial fibrillation: Absent, probability 3 %" in plain
     assert any(line.startswith("    Source of Measurement: ") and line.endswith("channels 1, 0") for line in plain)
 
 
