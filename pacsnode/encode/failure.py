@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from pydicom.dataset import Dataset
 
-from pacsnode.dicom.codes import Concept
+from pacsnode.dicom.codes import ANALYSIS_FAILED, COMMENT, SUMMARY_OF_ANALYSES
 from pacsnode.encode.drawing import AMBER, Line, panel
 from pacsnode.encode.header import evidence, requests
 from pacsnode.encode.provenance import Origin, algorithm_template, coded, observer
@@ -22,9 +22,6 @@ from pacsnode.errors import Permanent
 from pacsnode.findings import Algorithm
 from pacsnode.handover import EncodeRequest, ResultObject
 
-COMMENT = Concept("121106", "DCM", "Comment")
-SUMMARY_OF_ANALYSES = Concept("111065", "DCM", "Summary of Analyses")
-FAILED = Concept("111224", "DCM", "Failed")
 NO_FINDING = "This is no finding: it says nothing of what the images show."
 LONGEST_REASON = 400
 
@@ -75,7 +72,7 @@ def _report(sentence: str, origin: Origin) -> Dataset:
     group = hd.sr.MeasurementsAndQualitativeEvaluations(
         tracking_identifier=hd.sr.TrackingIdentifier(uid=uid, identifier=f"{algorithm.service} not analysed"[:64]),
         algorithm_id=algorithm_template(algorithm, case.rules_hash),
-        qualitative_evaluations=[hd.sr.QualitativeEvaluation(coded(SUMMARY_OF_ANALYSES), coded(FAILED))],
+        qualitative_evaluations=[hd.sr.QualitativeEvaluation(coded(SUMMARY_OF_ANALYSES), coded(ANALYSIS_FAILED))],
         source_images=[
             hd.sr.SourceImageForMeasurementGroup(h.SOPClassUID, h.SOPInstanceUID) for h in headers if "Rows" in h
         ],

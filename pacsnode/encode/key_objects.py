@@ -14,14 +14,13 @@ import highdicom as hd
 import numpy as np
 from pydicom.dataset import Dataset
 
-from pacsnode.dicom.codes import Concept
+from pacsnode.dicom.codes import OF_INTEREST
 from pacsnode.encode import korean
 from pacsnode.encode.header import evidence, requests
 from pacsnode.encode.provenance import Origin, coded, device_observer
 from pacsnode.encode.seg import present_segments
 from pacsnode.findings import NOT_FOR_DIAGNOSIS, Evaluation, Group, Presence, Region, Segment
 
-OF_INTEREST: Final = Concept("113000", "DCM", "Of Interest")
 ANATOMICAL_STRUCTURE: Final = ("SCT", "91723000")
 MOST_IMAGES: Final = 30
 """Of one selection; with more, nobody would look at them one by one."""

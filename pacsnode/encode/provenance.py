@@ -18,15 +18,11 @@ from pydicom.dataset import Dataset
 from pydicom.multival import MultiValue
 
 from pacsnode.dicom import uids
-from pacsnode.dicom.codes import PRIVATE_SCHEME, Concept
+from pacsnode.dicom.codes import ARTIFICIAL_INTELLIGENCE, PRIVATE_SCHEME, PROCESSING_EQUIPMENT, SIGNAL_ANALYSIS, Concept
 from pacsnode.findings import NOT_FOR_DIAGNOSIS, Algorithm, Findings, Group, Region, Segment
 from pacsnode.handover import SHIPPED, EncodeRequest, Form, ResultKind
 
 MANUFACTURER = "pacsnode"
-PROCESSING_EQUIPMENT = Concept("109102", "DCM", "Processing Equipment")
-ARTIFICIAL_INTELLIGENCE = Concept("123110", "DCM", "Artificial Intelligence")
-SIGNAL_ANALYSIS = Concept("CLASSICAL", PRIVATE_SCHEME, "Classical signal or image analysis")
-"""Algorithm family where nothing was learnt: CID 7162 has only single techniques for it."""
 NO_WEIGHTS = "none"
 """In place of their hash, where nothing was learnt: left out, it could as well have been forgotten."""
 

@@ -11,7 +11,7 @@ from collections.abc import Callable
 import highdicom as hd
 from pydicom.dataset import Dataset
 
-from pacsnode.dicom.codes import Concept
+from pacsnode.dicom.codes import IMAGING_PROCEDURE
 from pacsnode.dicom.rejection import BY_CODE
 from pacsnode.encode import conformance
 from pacsnode.encode.header import evidence, part_10, requests, stamp
@@ -22,7 +22,6 @@ from pacsnode.findings import Algorithm, Findings
 from pacsnode.findings_files import write_durably
 from pacsnode.handover import EncodeRequest, ResultKind, ResultObject
 
-PROCEDURE = Concept("363679005", "SCT", "Imaging")
 _REFUSALS = (ValueError, TypeError, AttributeError, KeyError, IndexError)
 """What highdicom raises for what it cannot encode; it would again."""
 
@@ -79,7 +78,7 @@ def node_algorithm(request: EncodeRequest) -> Algorithm:
         intended_use="",
         licence="",
         device="",
-        procedure=PROCEDURE,
+        procedure=IMAGING_PROCEDURE,
         machine_learning=False,
     )
 

@@ -13,7 +13,7 @@ from typing import Any, Final
 import highdicom as hd
 from pydicom.dataset import Dataset
 
-from pacsnode.dicom.codes import Concept
+from pacsnode.dicom.codes import MEASUREMENT_REPORT, SOURCE_IMAGE, SOURCE_OF_MEASUREMENT
 from pacsnode.encode import korean
 from pacsnode.encode.fonts import shown
 from pacsnode.encode.header import evidence
@@ -27,9 +27,6 @@ from pacsnode.findings import Evaluation, Group, Measurement, Presence, Region
 
 SOP_CLASS: Final = "1.2.840.10008.5.1.4.1.1.104.1"
 MIME_TYPE: Final = "application/pdf"
-MEASUREMENT_REPORT: Final = Concept("126000", "DCM", "Imaging Measurement Report")
-SOURCE_IMAGE: Final = Concept("121322", "DCM", "Source image for image processing operation")
-SOURCE_OF_MEASUREMENT: Final = Concept("121112", "DCM", "Source of Measurement")
 MOST_PICTURES: Final = 8
 _MOST_NAMED: Final = 1024
 """Instances in Source Instance Sequence: all of a volume of usual size."""

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 from pydicom.tag import Tag
 
-from pacsnode.dicom.codes import Concept
+from pacsnode.dicom.codes import SOURCE_IMAGE, SOURCE_OF_MEASUREMENT
 from pacsnode.encode.captions import captions
 from pacsnode.encode.drawing import BANNER
 from pacsnode.encode.ecg_page import ecg_page
@@ -26,8 +26,6 @@ from pacsnode.errors import Permanent
 from pacsnode.findings import Group
 
 MULTI_FRAME = "1.2.840.10008.5.1.4.1.1.7.4"
-SOURCE_IMAGE = Concept("121322", "DCM", "Source image for image processing operation")
-SOURCE_OF_MEASUREMENT = Concept("121112", "DCM", "Source of Measurement")
 
 
 def is_drawable(group: Group) -> bool:

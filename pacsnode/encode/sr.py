@@ -16,7 +16,13 @@ from pydicom.dataelem import DataElement
 from pydicom.dataset import Dataset
 from pydicom.sequence import Sequence as DicomSequence
 
-from pacsnode.dicom.codes import Concept
+from pacsnode.dicom.codes import (
+    ENGLISH_US,
+    IMAGING_MEASUREMENTS,
+    LANGUAGE,
+    MEASUREMENT_REPORT,
+    PROCEDURE_REPORTED,
+)
 from pacsnode.encode.header import evidence, requests
 from pacsnode.encode.provenance import Origin, comments, observer
 from pacsnode.encode.sr_groups import groups
@@ -24,12 +30,6 @@ from pacsnode.encode.sr_items import code, comment, container, template_of
 from pacsnode.encode.sr_library import Listed, evidence_items, library, listed
 from pacsnode.errors import Permanent
 from pacsnode.handover import ReportForm
-
-TITLE = Concept("126000", "DCM", "Imaging Measurement Report")
-LANGUAGE = Concept("121049", "DCM", "Language of Content Item and Descendants")
-ENGLISH = Concept("en-US", "RFC5646", "English (United States)")
-PROCEDURE_REPORTED = Concept("121058", "DCM", "Procedure reported")
-IMAGING_MEASUREMENTS = Concept("126010", "DCM", "Imaging Measurements")
 
 _DOCUMENTS: Mapping[ReportForm, type[Dataset]] = {
     "comprehensive-3d": hd.sr.Comprehensive3DSR,
@@ -51,7 +51,7 @@ def report(origin: Origin, segmentations: Mapping[int, Dataset]) -> Dataset:
 
 def _document(origin: Origin) -> Dataset:
     """The document with an empty tree: highdicom checks and copies a full one several times."""
-    root = container("CONTAINS", TITLE, ())
+    root = container("CONTAINS", MEASUREMENT_REPORT, ())
     del root.RelationshipType
     root.add(template_of("1500"))
     root.add(DataElement(0x0040A730, "SQ", DicomSequence()))
@@ -75,7 +75,7 @@ def _content(origin: Origin, segmentations: Mapping[int, Dataset], sources: Sequ
     ]
     images = [one for one in sources if "Rows" in one.header]
     return [
-        code("HAS CONCEPT MOD", LANGUAGE, ENGLISH),
+        code("HAS CONCEPT MOD", LANGUAGE, ENGLISH_US),
         *observer(origin.algorithm, origin.request.node.ae_title),
         code("HAS CONCEPT MOD", PROCEDURE_REPORTED, origin.algorithm.procedure),
         *([library(images)] if images else []),

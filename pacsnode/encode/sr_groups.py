@@ -13,7 +13,28 @@ from dataclasses import dataclass
 from pydicom.dataset import Dataset
 from pydicom.tag import BaseTag
 
-from pacsnode.dicom.codes import ABSENT, PERCENT, PRESENT, UNDETERMINED, Concept
+from pacsnode.dicom.codes import (
+    ABSENT,
+    FINDING,
+    FINDING_CATEGORY,
+    FINDING_SITE,
+    IMAGE_REGION,
+    LATERALITY,
+    MEASUREMENT_GROUP,
+    PERCENT,
+    PRESENT,
+    PROBABILITY,
+    REFERENCED_SEGMENT,
+    SEGMENTED_IMAGE,
+    SEGMENTED_SERIES,
+    SERIES_INSTANCE_UID,
+    SOURCE,
+    SOURCE_OF_MEASUREMENT,
+    TRACKING_IDENTIFIER,
+    TRACKING_UID,
+    UNDETERMINED,
+    Concept,
+)
 from pacsnode.encode.provenance import Origin, algorithm_template
 from pacsnode.encode.regions import check_regions, graphic
 from pacsnode.encode.sr_items import (
@@ -30,22 +51,6 @@ from pacsnode.encode.sr_items import (
 )
 from pacsnode.errors import Permanent
 from pacsnode.findings import Evaluation, Group, Measurement, Presence, Region, Segment
-
-MEASUREMENT_GROUP = Concept("125007", "DCM", "Measurement Group")
-TRACKING_IDENTIFIER = Concept("112039", "DCM", "Tracking Identifier")
-TRACKING_UID = Concept("112040", "DCM", "Tracking Unique Identifier")
-FINDING_CATEGORY = Concept("276214006", "SCT", "Finding category")
-FINDING = Concept("121071", "DCM", "Finding")
-FINDING_SITE = Concept("363698007", "SCT", "Finding Site")
-LATERALITY = Concept("272741003", "SCT", "Laterality")
-PROBABILITY = Concept("122157", "DCM", "Probability")
-SOURCE = Concept("260753009", "SCT", "Source")
-SOURCE_OF_MEASUREMENT = Concept("121112", "DCM", "Source of Measurement")
-REFERENCED_SEGMENT = Concept("121191", "DCM", "Referenced Segment")
-SEGMENTED_IMAGE = Concept("121233", "DCM", "Source image for segmentation")
-SEGMENTED_SERIES = Concept("121232", "DCM", "Source series for segmentation")
-SERIES_UID = Concept("112002", "DCM", "Series Instance UID")
-IMAGE_REGION = Concept("111030", "DCM", "Image Region")
 
 _SERIES = BaseTag(0x0020000E)
 _PRESENCE = {Presence.PRESENT: PRESENT, Presence.ABSENT: ABSENT, Presence.UNDETERMINED: UNDETERMINED}
@@ -95,7 +100,7 @@ def _whole(seen: _Seen) -> Dataset | None:
         return None
     items = [*said, *(comment("CONTAINS", note) for note in notes if note)]
     if seen.series is not None:
-        series = uid("HAS ACQ CONTEXT", SERIES_UID, seen.series)
+        series = uid("HAS ACQ CONTEXT", SERIES_INSTANCE_UID, seen.series)
         return _group(seen, "1501", seen.origin.tracking(group), items, [series])
     for header in seen.sources:
         refer = image if "Rows" in header else waveform

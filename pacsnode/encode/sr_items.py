@@ -17,7 +17,7 @@ from pydicom.dataset import Dataset
 from pydicom.sequence import Sequence as DicomSequence
 from pydicom.tag import BaseTag
 
-from pacsnode.dicom.codes import Concept
+from pacsnode.dicom.codes import COMMENT, Concept
 from pacsnode.encode.provenance import coded
 from pacsnode.errors import Permanent
 
@@ -27,7 +27,6 @@ Relationship = Literal[
 ]  # fmt: skip
 GraphicType = Literal["POINT", "POLYLINE", "CIRCLE", "ELLIPSE"]
 
-COMMENT = Concept("121106", "DCM", "Comment")
 
 _SIGNIFICANT_DIGITS = 6
 """No measure of an image is truer; and DS takes 16 characters."""

@@ -15,16 +15,17 @@ from pydicom.dataset import Dataset
 from pydicom.sr.codedict import codes
 from pydicom.tag import BaseTag
 
-from pacsnode.dicom.codes import Concept
+from pacsnode.dicom.codes import (
+    FRAME_OF_REFERENCE_UID,
+    IMAGE_LIBRARY,
+    IMAGE_LIBRARY_GROUP,
+    MODALITY,
+    PIXEL_DATA_COLUMNS,
+    PIXEL_DATA_ROWS,
+    PIXELS,
+    Concept,
+)
 from pacsnode.encode.sr_items import code, container, image, number, reference_to, uid
-
-LIBRARY = Concept("111028", "DCM", "Image Library")
-LIBRARY_GROUP = Concept("126200", "DCM", "Image Library Group")
-MODALITY = Concept("121139", "DCM", "Modality")
-FRAME_OF_REFERENCE = Concept("112227", "DCM", "Frame of Reference UID")
-ROWS = Concept("110910", "DCM", "Pixel Data Rows")
-COLUMNS = Concept("110911", "DCM", "Pixel Data Columns")
-PIXELS = Concept("{pixels}", "UCUM", "Pixels")
 
 _LOOKED_UP = tuple(map(BaseTag, (0x0020000D, 0x0020000E, 0x00080060, 0x00200052, 0x00280010, 0x00280011)))
 """Study, series, modality, frame of reference, rows, columns."""
@@ -55,8 +56,8 @@ def library(images: Iterable[Listed]) -> Dataset:
     groups = []
     for members in alike.values():
         items = [image("CONTAINS", None, one.reference) for one in members]
-        groups.append(container("CONTAINS", LIBRARY_GROUP, [*_descriptors(members[0].header), *items]))
-    return container("CONTAINS", LIBRARY, groups)
+        groups.append(container("CONTAINS", IMAGE_LIBRARY_GROUP, [*_descriptors(members[0].header), *items]))
+    return container("CONTAINS", IMAGE_LIBRARY, groups)
 
 
 def _descriptors(header: Dataset) -> list[Dataset]:
@@ -66,8 +67,8 @@ def _descriptors(header: Dataset) -> list[Dataset]:
     if modality:
         items.append(code("HAS ACQ CONTEXT", MODALITY, modality))
     if header.get("FrameOfReferenceUID"):
-        items.append(uid("HAS ACQ CONTEXT", FRAME_OF_REFERENCE, header.FrameOfReferenceUID))
-    for name, size in ((ROWS, header.Rows), (COLUMNS, header.get("Columns", 0))):
+        items.append(uid("HAS ACQ CONTEXT", FRAME_OF_REFERENCE_UID, header.FrameOfReferenceUID))
+    for name, size in ((PIXEL_DATA_ROWS, header.Rows), (PIXEL_DATA_COLUMNS, header.get("Columns", 0))):
         items.append(number("HAS ACQ CONTEXT", name, int(size), PIXELS))
     return items
 

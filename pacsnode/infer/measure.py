@@ -5,18 +5,15 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from pacsnode.dicom.codes import SQUARE_MILLIMETER, Concept
+from pacsnode.dicom.codes import FRACTION_OF_IMAGE, MILLILITER, SQUARE_MILLIMETER, Concept
 from pacsnode.errors import Permanent
-
-FRACTION = Concept("{fraction}", "UCUM", "fraction of the image")
-MILLILITER = Concept("ml", "UCUM", "Milliliter")
 
 
 def area(mask: NDArray[np.bool_], spacing_mm: tuple[float, float] | None) -> tuple[float, Concept]:
     """Area of a (rows, columns) mask: mm2, or the fraction of the image without a spacing."""
     pixels = int(np.count_nonzero(mask))
     if spacing_mm is None:
-        return pixels / mask.size, FRACTION
+        return pixels / mask.size, FRACTION_OF_IMAGE
     return pixels * spacing_mm[0] * spacing_mm[1], SQUARE_MILLIMETER
 
 

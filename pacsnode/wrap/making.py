@@ -19,7 +19,7 @@ from pydicom.dataset import Dataset
 
 from pacsnode import __version__
 from pacsnode.dicom import uids
-from pacsnode.dicom.codes import Concept
+from pacsnode.dicom.codes import PROCESSING_EQUIPMENT
 from pacsnode.encode.conformance import check_modules
 from pacsnode.encode.header import part_10
 from pacsnode.errors import ConfigError, Permanent
@@ -34,7 +34,6 @@ from pacsnode.wrap.wfdb import read_record
 
 PICTURES = frozenset({".png", ".jpg", ".jpeg", ".tif", ".tiff"})
 RECORDS = frozenset({".hea"})
-PROCESSING_EQUIPMENT = Concept("109102", "DCM", "Processing Equipment")
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from pydicom.dataset import Dataset
 from pydicom.uid import ExplicitVRLittleEndian
 from pydicom.valuerep import format_number_as_ds
 
-from pacsnode.dicom.codes import Concept
+from pacsnode.dicom.codes import MILLIVOLT, Concept
 from pacsnode.errors import Permanent
 from pacsnode.wrap.anatomy import coded
 from pacsnode.wrap.examination import clock_of, day_of
@@ -29,7 +29,6 @@ SLOWEST_HZ, FASTEST_HZ = 200, 1000
 MOST_SAMPLES_OF_12_LEADS = 16_384
 MOST_PARTS = 1000
 
-MILLIVOLT = Concept("mV", "UCUM", "millivolt")
 _UNSPECIFIED = ("", Concept("2:0", "MDC", "Unspecified lead"))
 
 

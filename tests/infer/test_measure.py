@@ -7,6 +7,7 @@ import math
 import numpy as np
 import pytest
 
+from pacsnode.dicom.codes import FRACTION_OF_IMAGE
 from pacsnode.errors import Permanent
 from pacsnode.findings import united
 from pacsnode.infer import measure
@@ -23,7 +24,7 @@ def test_the_area_of_a_disc_is_that_of_the_disc() -> None:
 def test_without_a_spacing_an_area_is_a_fraction_of_the_image() -> None:
     map_ = np.zeros((10, 20), dtype=np.uint8)
     map_[:5, :10] = 2
-    assert measure.area(map_ == 2, None) == (0.25, measure.FRACTION)
+    assert measure.area(map_ == 2, None) == (0.25, FRACTION_OF_IMAGE)
     assert measure.area(map_ == 1, None)[0] == 0
 
 
