@@ -187,14 +187,19 @@ def test_the_one_warning_that_is_left_out_is_said_of_anyones_report_beside_an_im
     assert [line for line in told if line.startswith(ITS_TABLES)]
 
 
-@pytest.mark.parametrize(("service", "source"), [("chest-xray", radiograph()), ("ecg-arrhythmia", electrocardiogram())])
-def test_nor_in_what_a_shipped_service_makes_of_a_real_study(service: str, source: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("service", "source", "kinds"),
+    [("chest-xray", radiograph(), "pdf pr sc seg sr"), ("ecg-arrhythmia", electrocardiogram(), "ko pdf sc sr")],
+)
+def test_nor_in_what_a_shipped_service_makes_of_a_real_study(
+    service: str, source: Path, kinds: str, tmp_path: Path
+) -> None:
     environment = os.environ | {"PACSNODE_HOME": str(tmp_path / "home"), "PACSNODE_MODELS": str(ROOT / "models")}
     command = [sys.executable, "-m", "pacsnode", "models", "run", service, str(source), "--out", str(tmp_path / "out")]
     told = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert told.returncode == 0, told.stderr
     made = sorted((tmp_path / "out").iterdir())
-    assert {"sr", "sc", "pdf"} <= {path.stem.split("-")[1] for path in made}
+    assert " ".join(sorted({path.stem.split("-")[1] for path in made})) == kinds
     nothing_wrong([source], made)
 
 
