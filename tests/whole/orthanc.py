@@ -39,6 +39,7 @@ class Orthanc:
             "DicomPort": self.port,
             "DicomCheckCalledAet": False,
             "DicomAlwaysAllowStore": True,
+            "DefaultEncoding": "Utf8",
             "UnknownSopClassAccepted": True,
             "HttpPort": self.http_port,
             "RemoteAccessAllowed": False,
@@ -87,6 +88,10 @@ class Orthanc:
     def objects(self, study: str) -> list[pydicom.Dataset]:
         """What it holds of a study, as it would give it to a viewer."""
         return [pydicom.dcmread(BytesIO(self._get(f"/instances/{one}/file"))) for one in self._ids(study)]
+
+    def tags(self, study: str) -> list[dict[str, Any]]:
+        """What it reads in each instance of a study: keyword to value, text as it shows it in a browser."""
+        return [json.loads(self._get(f"/instances/{one}/simplified-tags")) for one in self._ids(study)]
 
     def send_to_node(self, study: str) -> None:
         """C-STORE of all that it holds of a study back to the node, as a careless routing rule would."""
