@@ -10,6 +10,7 @@ from pacsnode.database import utc_us
 
 Event = Literal[
     "decided",
+    "text repaired",
     "case opened",
     "case done",
     "case parked",

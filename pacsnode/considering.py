@@ -7,9 +7,11 @@ other, candidates are derived from the index, and a case that exists is not open
 from __future__ import annotations
 
 import hashlib
+import sqlite3
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field, replace
 
+from pacsnode import audit
 from pacsnode.archive.attributes import with_files
 from pacsnode.archive.case_rows import Arrived, Pending
 from pacsnode.archive.cases import Cases
@@ -101,12 +103,31 @@ class Considering:
                 decision = self._take(study, candidate, site.services[candidate.service], decision, pending)
             self._owing.forward(connection, study, decision.forwards)
             self._cases.record_decision(decision, pending)
+            repaired = self._note_quality(connection, study.study_instance_uid)
+        if repaired:
+            log.warning("text was read against its declaration", study=study.study_instance_uid, attributes=repaired)
         services = ",".join(c.service for c in decision.candidates)
         log.info("decided", study=study.study_instance_uid, instances=len(study.instances), services=services)
         if study.conflict:
             log.warning("study in conflict, not routed", study=study.study_instance_uid, reason=study.conflict)
         elif site.rules.unmatched == "alarm" and not decision.is_matched and has_images(study):
             log.error("no rule takes the study", study=study.study_instance_uid)
+
+    def _note_quality(self, connection: sqlite3.Connection, study_instance_uid: str) -> str:
+        """Enter once which attributes were repaired in reading; what is new of it, "" where nothing is.
+
+        The files stay as they came; the device, or `charset:` of its peer, is to be set right.
+        """
+        keywords = ",".join(self._index.repaired(study_instance_uid))
+        known = connection.execute(
+            "SELECT 1 FROM audit WHERE study_instance_uid = ? AND event = 'text repaired' "
+            "AND json_extract(detail, '$.attributes') = ?",
+            (study_instance_uid, keywords),
+        ).fetchone()
+        if not keywords or known:
+            return ""
+        audit.record(connection, "text repaired", study=study_instance_uid, attributes=keywords)
+        return keywords
 
     def _take(
         self,

@@ -33,6 +33,7 @@ def study_life(settings: Settings, study_instance_uid: str) -> dict[str, Any] | 
             "study_instance_uid": study_instance_uid,
             "conflict": study.conflict if study else "",
             "received": _received(settings, index, study_instance_uid),
+            "repaired": index.repaired(study_instance_uid),
             **rejected(settings, cases, study_instance_uid),
             "aside": [asdict(a) | {"received": local(settings, a.received_utc_us)} for a in aside],
             "rules_hash": decided[0] if decided else "",

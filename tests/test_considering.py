@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,6 +14,7 @@ from pacsnode.archive.case_rows import CaseRecord
 from pacsnode.archive.cases import Cases
 from pacsnode.archive.index import Index
 from pacsnode.considering import Considering
+from pacsnode.life import study_life
 from pacsnode.live import load_site
 from pacsnode.owing import Owing
 from pacsnode.settings import Settings, load
@@ -93,3 +95,27 @@ def test_what_both_ask_for_is_one_live_case(world: World) -> None:
     world.receive("1.9.1", "AP")
     (live,) = world.cases.of_study(STUDY)
     assert (live.shadow, live.case.rules, live.send_to) == (False, ("live",), ("pacs",))
+
+
+def test_text_that_its_device_declares_wrongly_is_an_event_told_once(world: World) -> None:
+    name = "홍^길동"
+    marker = "N" * len(name.encode("euc_kr"))
+
+    def receive(uid: str) -> None:
+        sent = homes.data_set(uid, study=STUDY, SOPClassUID=CR_CLASS, Modality="CR", PatientName=marker)
+        into = homes.archive(world.settings)
+        try:
+            said = replace(homes.request(uid), sop_class_uid=CR_CLASS)  # ISO_IR 192, and the bytes are EUC-KR
+            homes.store(into, sent.replace(marker.encode(), name.encode("euc_kr")), said)
+        finally:
+            into.close()
+        while world.considering.consider_changes():
+            continue
+
+    for number in (1, 2):
+        receive(f"1.9.{number}")
+    events = world.cases.rows("SELECT detail FROM audit WHERE event = 'text repaired'")
+    assert [json.loads(row["detail"]) for row in events] == [{"attributes": "PatientName"}]
+    life = study_life(world.settings, STUDY)
+    assert life is not None and life["repaired"] == {"PatientName": 2}
+    assert name not in str(events[0]["detail"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sqlite3
 from dataclasses import dataclass
 from pathlib import Path
@@ -143,6 +144,18 @@ class Index:
             "SELECT conflict FROM studies WHERE study_instance_uid = ?", (study_instance_uid,)
         ).fetchone()
         return str(row["conflict"]) if row else ""
+
+    def repaired(self, study_instance_uid: str) -> dict[str, int]:
+        """Attributes whose text was read against its declaration, or has lost characters, and in how many instances."""
+        found: dict[str, int] = {}
+        for keywords, count in self._connection.execute(
+            "SELECT damaged, COUNT(*) FROM instances WHERE study_instance_uid = ? AND origin = 'received' "
+            "AND damaged != '[]' GROUP BY damaged ORDER BY damaged",
+            (study_instance_uid,),
+        ):
+            for keyword in json.loads(keywords):
+                found[keyword] = found.get(keyword, 0) + count
+        return found
 
     def aside(self, study_instance_uid: str) -> list[Aside]:
         """What was kept apart from a study, oldest first."""

@@ -146,6 +146,9 @@ def _told(life: dict[str, Any]) -> list[str]:
     ]
     if life["conflict"]:
         lines.append(f"CONFLICT    {life['conflict']}: stored, not routed")
+    if life["repaired"]:
+        told = ", ".join(f"{keyword} in {count} images" for keyword, count in life["repaired"].items())
+        lines.append(f"text        read against its character set: {told}; the files are as they came")
     lines += [f"REJECTED    {r['when']}  {r['instances']} images: {r['reason']}" for r in life["rejected"]]
     lines += [f"note        of {n['peer']} does nothing: {n['reason']}" for n in life["notes_ignored"]]
     lines += [f"aside       {a['received']}  {a['reason']}  ({a['sop_instance_uid']})" for a in life["aside"]]
