@@ -1,6 +1,7 @@
-"""Pictures of OHIF with our SEG and SR. Exit code 1 where the picture lacks what it should show, 2 where a part is missing.
+"""Pictures of OHIF with our SEG and SR.
 
-In: OHIF as npm packs it. Out: ohif-seg.png and ohif-sr.png. Starts Orthanc, a site and Chromium of its own on loopback
+In: OHIF as npm packs it. Out: ohif-seg.png and ohif-sr.png; exit code 1 where a picture lacks what it should show, 2
+where something is not installed. Starts Orthanc, a site and Chromium of its own on loopback
 and ends them.
 """
 
@@ -16,10 +17,9 @@ from pathlib import Path
 import numpy as np
 from ohif_browser import CHROMIUM, Browser
 from ohif_site import Site
+from orthanc import DICOM_WEB, ORTHANC, Orthanc
 from PIL import Image
 from viewer_study import PHANTOM, SEGMENTS, SLICE, study
-
-from orthanc import DICOM_WEB, ORTHANC, Orthanc
 
 SIZE = 1400, 900
 YELLOW = (255, 255, 0)
