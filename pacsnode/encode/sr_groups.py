@@ -2,7 +2,7 @@
 
 In: a group of findings, and its SEG if there is one. Out: containers by TID 1501 (the whole input), TID 1411 (each
 segment) and TID 1410 (each region). A number that was got from places has a group of its own, by TID 1501 with the
-coordinates below the number: what viewers draw (OHIF draws nothing of a TID 1410), the region's own numbers too.
+coordinates below the number. Viewers draw both (OHIF 3.12 does), and write the group's comments over the image.
 """
 
 from __future__ import annotations
@@ -83,7 +83,7 @@ def groups(findings: Group, origin: Origin, segmentation: Dataset | None) -> lis
     seen = _Seen(findings, origin, by, segmentation, segmented, regions, sources, _one_series(sources))
     made = [_region(seen, region) for region in findings.regions if not _is_only_a_place(region, findings)]
     made += [_segment(seen, n, segment) for n, segment in enumerate(segmented, start=1)]
-    made += [_drawn(seen, region) for region in findings.regions if _numbers(region)]
+    made += [_drawn(seen, region) for region in findings.regions if any(one.regions for one in region.measurements)]
     made += [_placed(seen, one) for one in findings.measurements if one.regions]
     whole = _whole(seen)
     return [whole, *made] if whole is not None else made
@@ -161,11 +161,10 @@ def _region(seen: _Seen, region: Region) -> Dataset:
 
 
 def _drawn(seen: _Seen, region: Region) -> Dataset:
-    """TID 1501: the numbers of a region once more, each with the place from which it was got."""
-    numbers = [_with_places(seen, one, one.regions or (region.key,)) for one in _numbers(region)]
-    again = comment("CONTAINS", f"The numbers of {region.key} once more, with their place, for viewers that draw it.")
+    """TID 1501: numbers of a region that were got from another place, such as the line of its length, with that."""
+    numbers = [_with_places(seen, one, one.regions) for one in region.measurements if one.regions]
     what = _finding(region.category, region.type, region.site, region.laterality)
-    return _group(seen, "1501", seen.origin.tracking_of(region, f"{region.key} drawn"), [*numbers, again], what)
+    return _group(seen, "1501", seen.origin.tracking_of(region, f"{region.key} drawn"), numbers, what)
 
 
 def _placed(seen: _Seen, measurement: Measurement) -> Dataset:

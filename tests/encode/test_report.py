@@ -129,12 +129,28 @@ def test_a_number_that_was_got_from_places_has_a_group_of_its_own_with_nothing_e
     (ratio,) = placed["chest-xray Cardiothoracic ratio"].get_measurements()
     lines = [coordinates.value.tolist() for coordinates in ratio.referenced_coordinates]
     assert lines == [[[100, 300], [400, 300]], [[50, 310], [700, 310]]]
-    again = placed["chest-xray nodule-box drawn"].get_measurements()
-    assert [m.value for m in again] == [12.3, 87.3]
-    for number in (ratio, *again):
-        assert all(child.ValueType == "SCOORD" for child in number[0].ContentSequence)
+    assert all(child.ValueType == "SCOORD" for child in ratio[0].ContentSequence)
     # The whole film keeps what was measured without a place, and the lines are no findings of their own.
     assert [m.name.meaning for m in placed["chest-xray findings"].get_measurements()] == ["Cardiothoracic ratio"]
+
+
+def test_a_region_is_said_again_only_for_numbers_that_were_got_from_another_place(tmp_path: Path) -> None:
+    group = marked_group()
+    box, *others = group.regions
+    length, width = (replace(box.measurements[0], value=value) for value in (12.3, 4.5))
+    box = replace(box, measurements=(replace(length, regions=("heart",)), width))
+    findings = Findings(CHEST, (replace(group, regions=(box, *others)),))
+    (result,) = encode(findings, request(tmp_path, CR, results=("sr",)))
+    content = hd.sr.srread(result.path).content
+    again = [
+        one for one in content.get_image_measurement_groups() if one.tracking_identifier.endswith("nodule-box drawn")
+    ]
+    assert [[m.value for m in one.get_measurements()] for one in again] == [[12.3]]
+    (line,) = again[0].get_measurements()[0].referenced_coordinates
+    assert line.value.tolist() == [[100, 300], [400, 300]]
+    # Viewers draw a region where it stands, and write each comment over the image: it stands there once.
+    places = [item for item in tree(pydicom.dcmread(result.path)) if item.ValueType == "SCOORD"]
+    assert [list(one.GraphicData)[:4] for one in places].count([10, 20, 30.5, 20]) == 1
 
 
 def test_a_place_in_a_volume_stands_on_each_of_its_slices(tmp_path: Path) -> None:

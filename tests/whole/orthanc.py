@@ -16,6 +16,7 @@ import pydicom
 from harness import LOOPBACK, free_port, wait_until
 
 ORTHANC = "/usr/sbin/Orthanc"
+DICOM_WEB = "/usr/share/orthanc/plugins/libOrthancDicomWeb.so"
 
 
 @dataclass
@@ -26,6 +27,7 @@ class Orthanc:
     node_port: int
     port: int = field(default_factory=free_port)
     http_port: int = field(default_factory=free_port)
+    plugins: tuple[str, ...] = ()
     process: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> Orthanc:
@@ -34,7 +36,7 @@ class Orthanc:
             "Name": "pacs",
             "StorageDirectory": str(self.folder / "storage"),
             "IndexDirectory": str(self.folder / "storage"),
-            "Plugins": [],
+            "Plugins": list(self.plugins),
             "DicomAet": "PACS",
             "DicomPort": self.port,
             "DicomCheckCalledAet": False,
@@ -92,6 +94,12 @@ class Orthanc:
     def tags(self, study: str) -> list[dict[str, Any]]:
         """What it reads in each instance of a study: keyword to value, text as it shows it in a browser."""
         return [json.loads(self._get(f"/instances/{one}/simplified-tags")) for one in self._ids(study)]
+
+    def put(self, file: Path) -> None:
+        """Store a file by REST."""
+        request = urllib.request.Request(f"http://{LOOPBACK}:{self.http_port}/instances", file.read_bytes())
+        with urllib.request.urlopen(request, timeout=30) as answer:
+            answer.read()
 
     def send_to_node(self, study: str) -> None:
         """C-STORE of all that it holds of a study back to the node, as a careless routing rule would."""
