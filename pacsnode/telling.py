@@ -189,8 +189,8 @@ class Telling:
     def _replace(self, connection: sqlite3.Connection, note: Note, earlier: Sequence[ResultRecord]) -> None:
         """What was told of an earlier attempt for another reason is withdrawn."""
         gone = [one.sop_instance_uid for one in earlier]
-        destinations = withdraw(connection, note.case_key, gone, _NEW_REASON)
-        notes.add_rejection(connection, note.case_key, (TITLES["quality"].value, _NEW_REASON), gone, destinations)
+        had, destinations = withdraw(connection, note.case_key, gone, _NEW_REASON)
+        notes.add_rejection(connection, note.case_key, (TITLES["quality"].value, _NEW_REASON), had, destinations)
 
     def _drop(self, note: Note) -> None:
         with self._cases.transaction() as connection:

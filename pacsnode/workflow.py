@@ -228,8 +228,8 @@ class Workflow:
         for one in (*replaced_by(record, self._cases.of_study(record.case.study_instance_uid)), record):
             key = one.case.key
             failures = [failure.sop_instance_uid for failure in notes.standing_failures(connection, key)]
-            destinations = withdraw(connection, key, failures, title[1])
-            notes.add_rejection(connection, key, title, failures, destinations)
+            had, destinations = withdraw(connection, key, failures, title[1])
+            notes.add_rejection(connection, key, title, had, destinations)
 
     def _readings(self, key: str) -> Readings | None:
         """The numbers of a case; None where its findings are not here."""

@@ -7,6 +7,7 @@ import math
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from pacsnode import findings_files
@@ -103,3 +104,14 @@ def test_round_shapes_are_drawn_in_chords() -> None:
     ellipse = outline(region(Shape.ELLIPSE, (0, 5), (20, 5), (10, 0), (10, 10)))
     assert (min(x for x, _ in ellipse), max(x for x, _ in ellipse)) == pytest.approx((0, 20))
     assert (min(y for _, y in ellipse), max(y for _, y in ellipse)) == pytest.approx((0, 10))
+
+
+@pytest.mark.parametrize("highest", [0, 1, 2])
+def test_label_maps_of_one_segment_and_of_several_come_back_as_they_were(highest: int, tmp_path: Path) -> None:
+    rng = np.random.default_rng(highest)
+    maps = [rng.integers(0, highest, (3, 5, 7), dtype=np.uint8, endpoint=True) for _ in range(2)]
+    group = Group(source=("1.2.3",), label_map=maps[0], overlaid=(maps[1],))
+    findings_files.save(Findings(ALGORITHM, (group,)), tmp_path)
+    (loaded,) = findings_files.load(tmp_path).groups
+    assert loaded.label_map is not None and loaded.label_map.dtype == np.uint8
+    assert np.array_equal(loaded.label_map, maps[0]) and np.array_equal(loaded.overlaid[0], maps[1])

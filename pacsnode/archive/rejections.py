@@ -17,8 +17,8 @@ from pacsnode.archive.cases import Cases
 from pacsnode.database import utc_us
 from pacsnode.dicom.rejection import in_words
 
-Withdraw = Callable[[sqlite3.Connection, str, Collection[str], str], tuple[str, ...]]
-"""`deliver.outbox.withdraw`."""
+Withdraw = Callable[[sqlite3.Connection, str, Collection[str], str], tuple[tuple[str, ...], tuple[str, ...]]]
+"""`deliver.debts.withdraw`."""
 
 
 @dataclass(frozen=True)
@@ -152,7 +152,7 @@ class Rejections:
         results = [*notes.objects(connection, key), *notes.standing_failures(connection, key)]
         made = [one.sop_instance_uid for one in results]
         self._withdraw(connection, key, record.case.instances, reason)  # images for a vendor's node
-        destinations = self._withdraw(connection, key, made, reason)
+        had, destinations = self._withdraw(connection, key, made, reason)
         audit.record(
             connection,
             "case withdrawn",
@@ -162,7 +162,7 @@ class Rejections:
             destinations=destinations,
             code=rejection.code,
         )
-        notes.add_rejection(connection, key, (rejection.code, reason), made, destinations)
+        notes.add_rejection(connection, key, (rejection.code, reason), had, destinations)
 
     def of_study(self, study_instance_uid: str) -> list[RejectedInstance]:
         """What counts no more of a study."""

@@ -9,6 +9,7 @@ import json
 import sqlite3
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from pacsnode import audit
 from pacsnode.database import utc_us
@@ -24,6 +25,13 @@ class Debt:
     instances: tuple[str, ...]
     refusal: str = ""
     rules: tuple[str, ...] = ()
+
+
+class Had(NamedTuple):
+    """What was withdrawn: the objects that somebody has or may get, and those who do."""
+
+    instances: tuple[str, ...]
+    destinations: tuple[str, ...]
 
 
 def owe(
@@ -87,15 +95,15 @@ def ask(connection: sqlite3.Connection, case_key: str, study: str, priority: int
     )
 
 
-def withdraw(connection: sqlite3.Connection, case_key: str, instances: Collection[str], reason: str) -> tuple[str, ...]:
-    """End what of these objects is not sent yet, with that reason; gives those who have one of them or may get it just
-    now: what is on the line ends as it does. `case_key` is "" for images that are forwarded.
+def withdraw(connection: sqlite3.Connection, case_key: str, instances: Collection[str], reason: str) -> Had:
+    """End what of these objects is not sent yet, with that reason; gives which of them somebody has or may get now, and
+    who: what is on the line ends as it does. `case_key` is "" for images that are forwarded.
     """
     of_these = "case_key = ? AND sop_instance_uid IN (SELECT value FROM json_each(?))"
     given = (case_key, json.dumps(list(instances)))
     rows = connection.execute(
-        f"SELECT DISTINCT destination FROM outbox WHERE {of_these} "  # noqa: S608  # our own words
-        "AND state IN ('owed', 'sending', 'sent', 'confirmed') ORDER BY destination",
+        f"SELECT sop_instance_uid, destination FROM outbox WHERE {of_these} "  # noqa: S608  # our own words
+        "AND state IN ('owed', 'sending', 'sent', 'confirmed')",
         given,
     ).fetchall()
     connection.execute(
@@ -103,4 +111,4 @@ def withdraw(connection: sqlite3.Connection, case_key: str, instances: Collectio
         f"WHERE {of_these} AND state IN ('owed', 'parked', 'refused')",  # what is on the line may arrive
         (f"{WITHDRAWN}{reason}", utc_us(), *given),
     )
-    return tuple(str(row[0]) for row in rows)
+    return Had(*(tuple(sorted({str(row[n]) for row in rows})) for n in (0, 1)))

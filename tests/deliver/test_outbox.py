@@ -170,8 +170,8 @@ def test_what_is_withdrawn_is_not_sent_any_more_and_who_has_it_is_told(
     enter(node_db, Debt("pacs", ("1.3",)), case="other")
     outbox.sent(outbox.claim("pacs", 1)[0], 0)
     with transaction(node_db):
-        assert withdraw(node_db, "case", ["1.1", "1.2"], "rejected") == ("pacs", "ward")
-        assert withdraw(node_db, "case", ["1.1", "1.2"], "again") == ("pacs",)
+        assert withdraw(node_db, "case", ["1.1", "1.2"], "rejected") == (("1.1", "1.2"), ("pacs", "ward"))
+        assert withdraw(node_db, "case", ["1.1", "1.2"], "again") == (("1.1",), ("pacs",))
     assert states(outbox) == {
         ("pacs", "1.1"): "sent",
         ("pacs", "1.2"): "cancelled",

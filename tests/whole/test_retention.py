@@ -220,7 +220,7 @@ def test_below_the_watermark_images_are_refused_results_are_kept_and_it_passes_b
                 assert index(node, "SELECT sop_instance_uid FROM instances WHERE origin = 'received'") == uids([first])
                 wait_until(lambda: pacs.modalities() == ["SC", "SR"], 120, 0.3)
                 assert "OutOfResources" in answer_of_storescu(node, second)
-                assert files(node) == 3  # one image and two results: nothing of what was refused
+                assert files(node) == 5  # one image, its SR, SC, PDF and key objects: nothing of what was refused
                 assert index(node, "SELECT count(*) FROM aside") == {"0"}
             wait_until(lambda: "(Success)" in answer_of_storescu(node, second), 20, 0.2)
             received = index(node, "SELECT sop_instance_uid FROM instances WHERE origin = 'received'")

@@ -93,6 +93,16 @@ class World:
         assert len(at_pacs) == count
         return at_pacs
 
+    def delivered(self, study: str) -> None:
+        """Wait until every delivery of it has its outcome: what was taken is entered for several together."""
+
+        def states() -> set[str]:
+            told = [*self.life(study)["cases"]]
+            told += [note for case in told for note in case["notes"]]
+            return {delivery["state"] for one in told for delivery in one.get("deliveries", ())}
+
+        wait_until(lambda: not states() & {"owed", "sending"}, 60, 0.3)
+
     def settled(self, study: str) -> None:
         """Whatever came of the study last was decided: so is an image that came after it."""
         before = self.life(study)["received"]
@@ -140,8 +150,9 @@ def uids(objects: list[pydicom.Dataset]) -> list[str]:
 
 def test_a_study_that_is_sent_again_changes_nothing_at_the_pacs(world: World) -> None:
     study = str(world.film("again").StudyInstanceUID)
-    (case,) = world.ended(study, "done")
     before, in_all = world.held(study, 3), world.pacs.count()
+    world.delivered(study)
+    (case,) = world.ended(study, "done")
     sender_before = len(world.sender.objects())
     world.film("again")
     (after,) = world.ended(study, "done")
@@ -209,6 +220,7 @@ def test_our_own_objects_and_notes_that_come_back_make_no_work(world: World) -> 
     world.reject(sent)
     world.ended(study, "withdrawn")
     world.held(study, 4)
+    world.delivered(study)
     before = world.life(study)
     world.pacs.send_to_node(study)
     world.settled(study)
