@@ -55,11 +55,23 @@ def wrapped(text: str, size: int, width: int) -> list[str]:
         if current:
             lines.append(current)
         while word and font(size).getlength(word) > width:
-            fits = next(n for n in range(len(word), 0, -1) if n == 1 or font(size).getlength(word[:n]) <= width)
+            fits = _fitting(word, size, width)
             lines.append(word[:fits])
             word = word[fits:]
         current = word
     return [*lines, current] if current else lines
+
+
+def _fitting(word: str, size: int, width: int) -> int:
+    """How many letters of a word that is too long have room, at least one."""
+    fits, too_many = 1, len(word)
+    while too_many - fits > 1:
+        middle = (fits + too_many) // 2
+        if font(size).getlength(word[:middle]) <= width:
+            fits = middle
+        else:
+            too_many = middle
+    return fits
 
 
 def clipped(text: str, size: int, width: int) -> str:

@@ -101,13 +101,20 @@ def _measured(findings: Findings, asked: EncodeRequest, rounds: int) -> Taken:
     origin = build._origin(findings, asked)
     segmentations = {1: segmentation(findings.groups[0], 1, origin)}
     for _ in range(rounds):
-        origin = _timed(taken.headers, partial(build._origin, findings, asked))
+        origin = _timed(taken.headers, partial(_shared, findings, asked))
         origin.uids.known.update(_own(segmentations[1], origin))
         begun = time.process_time()
         made = _timed(taken.tree, partial(report, origin, segmentations))
         _timed(taken.gate, partial(build._written, made, origin, "sr", 1))
         taken.processor.append((time.process_time() - begun) * 1000)
     return taken
+
+
+def _shared(findings: Findings, asked: EncodeRequest) -> Origin:
+    """What all results of a case share: the sources' headers, and the UIDs in them that the gate knows."""
+    origin = build._origin(findings, asked)
+    assert origin.source_uids
+    return origin
 
 
 def _own(segmented: Dataset, origin: Origin) -> set[str]:
