@@ -96,12 +96,11 @@ class World:
     def delivered(self, study: str) -> None:
         """Wait until every delivery of it has its outcome: what was taken is entered for several together."""
 
-        def states() -> set[str]:
-            told = [*self.life(study)["cases"]]
-            told += [note for case in told for note in case["notes"]]
-            return {delivery["state"] for one in told for delivery in one.get("deliveries", ())}
+        def are_all() -> bool:
+            told = json.dumps(self.life(study), default=str)
+            return not any(f'"state": "{state}"' in told for state in ("owed", "sending"))
 
-        wait_until(lambda: not states() & {"owed", "sending"}, 60, 0.3)
+        wait_until(are_all, 60, 0.3)
 
     def settled(self, study: str) -> None:
         """Whatever came of the study last was decided: so is an image that came after it."""
