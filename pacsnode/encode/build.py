@@ -9,27 +9,22 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
-from typing import TypeVar
 
 from pydicom.dataset import Dataset
 
-from pacsnode.encode import charset, conformance, fonts
-from pacsnode.encode.header import part_10, stamp
+from pacsnode.encode import conformance, fonts
+from pacsnode.encode.finishing import built, origin_of, written
 from pacsnode.encode.key_objects import key_objects
-from pacsnode.encode.normalise import read_header
 from pacsnode.encode.presentation import presentations
-from pacsnode.encode.provenance import DerivedUIDs, Origin
+from pacsnode.encode.provenance import Origin
 from pacsnode.encode.report_pdf import report_pdf
 from pacsnode.encode.secondary_capture import is_drawable, secondary_capture
 from pacsnode.encode.seg import is_segmented, segmentation
 from pacsnode.encode.sr import report
 from pacsnode.errors import Permanent
 from pacsnode.findings import Findings
-from pacsnode.findings_files import write_durably
 from pacsnode.handover import SHIPPED, EncodeRequest, ResultKind, ResultObject
 from pacsnode.telemetry import Log
-
-Built = TypeVar("Built")
 
 log = Log(__name__)
 
@@ -50,18 +45,18 @@ def encode(findings: Findings, request: EncodeRequest) -> tuple[ResultObject, ..
     if "seg" in wanted:
         for index, group in enumerate(findings.groups, start=1):
             if is_segmented(group):
-                dataset = _built("seg", partial(segmentation, group, index, origin))
+                dataset = built("SEG", partial(segmentation, group, index, origin))
                 segmentations[index] = dataset
                 if _is_due(origin, "seg"):
-                    results.append(_written(dataset, origin, "seg", index))
+                    results.append(written(dataset, origin, "seg", index))
     if "sr" in wanted and _is_due(origin, "sr"):
-        dataset = _built("sr", partial(report, origin, segmentations))
-        results.append(_written(dataset, origin, "sr", 1))
+        dataset = built("SR", partial(report, origin, segmentations))
+        results.append(written(dataset, origin, "sr", 1))
     if "sc" in wanted and _is_due(origin, "sc"):
         for index, group in enumerate(findings.groups, start=1):
             if is_drawable(group):
-                dataset = _built("sc", partial(secondary_capture, group, index, origin))
-                results.append(_written(dataset, origin, "sc", index))
+                dataset = built("SC", partial(secondary_capture, group, index, origin))
+                results.append(written(dataset, origin, "sc", index))
     return (*results, *_companions(origin))
 
 
@@ -70,8 +65,8 @@ def _companions(origin: Origin) -> Iterator[ResultObject]:
     for kind, build in _COMPANIONS.items():
         if kind in origin.request.case.results and _is_due(origin, kind):
             try:
-                made = _built(kind, partial(build, origin))
-                yield from [_written(dataset, origin, kind, index) for index, dataset in enumerate(made, start=1)]
+                made = built(kind.upper(), partial(build, origin))
+                yield from [written(dataset, origin, kind, index) for index, dataset in enumerate(made, start=1)]
             except Permanent as error:
                 if kind not in origin.request.unasked:
                     raise
@@ -90,37 +85,8 @@ def warm() -> None:
 
 
 def _origin(findings: Findings, request: EncodeRequest) -> Origin:
-    headers = [read_header(path) for path in request.sources]
-    sources = {str(header.SOPInstanceUID): header for header in headers}
-    conformance.check_sources(sources, request.case.study_instance_uid)
-    strange = {uid for group in findings.groups for uid in group.source} - sources.keys()
+    origin = origin_of(findings, request)
+    strange = {uid for group in findings.groups for uid in group.source} - origin.sources.keys()
     if strange or not all(group.source for group in findings.groups):
         raise Permanent("the findings name an input that is not among the sources of the case")
-    predecessors = tuple(read_header(path) for path in request.predecessors)
-    return Origin(findings, request, sources, predecessors, DerivedUIDs(request.case.key, request.form))
-
-
-def _built(kind: ResultKind, build: Callable[[], Built]) -> Built:
-    """What `build` makes; highdicom refuses what it cannot encode by these errors, and would again."""
-    try:
-        return build()
-    except (ValueError, TypeError, AttributeError, KeyError, IndexError) as error:
-        raise Permanent(f"the {kind.upper()} cannot be built: {error}") from error
-
-
-def _written(dataset: Dataset, origin: Origin, kind: ResultKind, index: int) -> ResultObject:
-    stamp(dataset, origin, kind, index)
-    charset.settle(dataset, origin)
-    content = part_10(dataset)
-    conformance.check(content, origin, kind, index)
-    form = origin.request.form.tag(kind)
-    path = origin.request.folder / f"{kind}-{index}{form and '-'}{form}.dcm"
-    write_durably(path, content)
-    return ResultObject(
-        kind=kind,
-        sop_class_uid=str(dataset.SOPClassUID),
-        sop_instance_uid=str(dataset.SOPInstanceUID),
-        series_instance_uid=str(dataset.SeriesInstanceUID),
-        path=path,
-        form=form,
-    )
+    return origin

@@ -21,7 +21,7 @@ from pydicom.filewriter import correct_ambiguous_vr
 from pydicom.tag import Tag
 
 from pacsnode.encode.header import identity_keywords
-from pacsnode.encode.normalise import TEXT_VRS, UTF_8
+from pacsnode.encode.normalise import TEXT_VRS
 from pacsnode.encode.provenance import Origin
 from pacsnode.errors import Permanent
 
@@ -45,11 +45,11 @@ def settle(dataset: Dataset, origin: Origin) -> None:
 
 
 def check(content: bytes, origin: Origin) -> None:
-    """Raise Permanent unless the Part 10 bytes are in a character set of their form, UTF-8 always being one."""
+    """Raise Permanent unless Part 10 bytes that are not in UTF-8, which may always be, are in the set of their form."""
     wanted = origin.request.form.charset
     raw = _raw_identity(BytesIO(content))
     declared = _declared_by(raw)
-    if declared == [UTF_8] or (wanted == "korean" and declared == list(KOREAN)):
+    if wanted == "korean" and declared == list(KOREAN):
         return
     source = _raw_source(origin)
     if wanted != "source" or declared != _declared_by(source):

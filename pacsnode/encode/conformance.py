@@ -25,7 +25,7 @@ from pydicom.tag import Tag
 from pacsnode.dicom import uids
 from pacsnode.encode import charset, sr_rules
 from pacsnode.encode.header import STANDARD_ROOT, identity_keywords, is_left_out
-from pacsnode.encode.normalise import normalised
+from pacsnode.encode.normalise import UTF_8, normalised
 from pacsnode.encode.provenance import DerivedUIDs, Origin
 from pacsnode.encode.read_back import Item, read_back
 from pacsnode.errors import Permanent
@@ -72,7 +72,8 @@ def check(content: bytes, origin: Origin, kind: ResultKind, index: int) -> None:
         _check_identity(dataset if is_plain else normalised(BytesIO(content)), origin.first)
         _check_own_uids(dataset, origin, kind, index)
         check_modules(dataset)
-    charset.check(content, origin)
+    if dataset.get("SpecificCharacterSet") != UTF_8:
+        charset.check(content, origin)
     root = read_back(content)
     ours = list(root.walk(_not_ours()))
     _check_references(ours, origin)

@@ -7,6 +7,9 @@ says anything of the patient: that nothing was found is not said either.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+from functools import partial
+
 import highdicom as hd
 import numpy as np
 from numpy.typing import NDArray
@@ -15,24 +18,22 @@ from pydicom.dataset import Dataset
 
 from pacsnode.dicom.codes import ANALYSIS_FAILED, COMMENT, SUMMARY_OF_ANALYSES
 from pacsnode.encode.drawing import AMBER, Line, panel
+from pacsnode.encode.finishing import built, origin_of, written
 from pacsnode.encode.header import evidence, requests
 from pacsnode.encode.provenance import Origin, algorithm_template, coded, observer
-from pacsnode.encode.rejection import origin_of, written
-from pacsnode.errors import Permanent
-from pacsnode.findings import Algorithm
-from pacsnode.handover import EncodeRequest, ResultObject
+from pacsnode.findings import Algorithm, Findings
+from pacsnode.handover import EncodeRequest, ResultKind, ResultObject
 
 NO_FINDING = "This is no finding: it says nothing of what the images show."
 LONGEST_REASON = 400
 
 _PAGE_WIDTH, _PAGE_HEIGHT = 800, 600
 _DARK = (24, 24, 24)
-_REFUSALS = (ValueError, TypeError, AttributeError, KeyError, IndexError)
 
 
 def failure(reason: str, algorithm: Algorithm, request: EncodeRequest) -> tuple[ResultObject, ...]:
     """Write what the rules want of report and page. Raises Permanent where the images cannot be referred to."""
-    origin = origin_of(algorithm, request)
+    origin = origin_of(Findings(algorithm), request)
     sentence = f"Not analysed: {plain(reason)}"
 
     def finish(dataset: Dataset) -> None:
@@ -40,15 +41,13 @@ def failure(reason: str, algorithm: Algorithm, request: EncodeRequest) -> tuple[
         dataset.ContributingEquipmentSequence[-1].ContributionDescription = sentence[:1024]
         dataset.SeriesDescription = f"AI {_ascii(algorithm.service)[:40]} - NOT ANALYSED"
 
-    results = []
-    try:
-        if "sr" in request.case.results:
-            results.append(written(_report(sentence, origin), origin, "sr", finish))
-        if "sc" in request.case.results:
-            results.append(written(_page(sentence, origin), origin, "sc", finish))
-    except _REFUSALS as error:
-        raise Permanent(f"the report that nothing was analysed cannot be built: {error}") from error
-    return tuple(results)
+    builders: Mapping[ResultKind, Callable[[str, Origin], Dataset]] = {"sr": _report, "sc": _page}
+
+    def made(kind: ResultKind) -> ResultObject:
+        return written(builders[kind](sentence, origin), origin, kind, finish=finish)
+
+    wanted = [kind for kind in builders if kind in request.case.results]
+    return tuple(built("report that nothing was analysed", partial(made, kind)) for kind in wanted)
 
 
 def plain(reason: str) -> str:

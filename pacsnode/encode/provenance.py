@@ -208,10 +208,9 @@ def processing_equipment(algorithm: Algorithm, started: datetime) -> Dataset:
     return item
 
 
-def comments(algorithm: Algorithm) -> tuple[str, ...]:
-    """What a reader must know of the algorithm, as sentences: nothing is left to a web page that may be gone."""
-    labelled = {
-        "Status": f"{algorithm.status}; service {algorithm.service}, version {algorithm.version}",
+def described(algorithm: Algorithm) -> dict[str, str]:
+    """What stands on the card of the algorithm, and what ran; empty where the card says nothing."""
+    return {
         "Method": algorithm.method,
         "Training data": algorithm.training_data,
         "Quality": algorithm.quality,
@@ -221,6 +220,12 @@ def comments(algorithm: Algorithm) -> tuple[str, ...]:
         "Bundle SHA-256": algorithm.bundle_hash,
         "Weights SHA-256": algorithm.weights_hash or NO_WEIGHTS,
     }
+
+
+def comments(algorithm: Algorithm) -> tuple[str, ...]:
+    """What a reader must know of the algorithm, as sentences: nothing is left to a web page that may be gone."""
+    status = f"{algorithm.status}; service {algorithm.service}, version {algorithm.version}"
+    labelled = {"Status": status} | described(algorithm)
     lines = (f"{label}: {text}" for label, text in labelled.items() if text)
     return (f"AI result, unverified. {NOT_FOR_DIAGNOSIS}", *lines)
 

@@ -6,34 +6,25 @@ with that title, in a series of its own, through the gate of every result. Never
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from functools import partial
 
 import highdicom as hd
 from pydicom.dataset import Dataset
 
 from pacsnode.dicom.codes import IMAGING_PROCEDURE
 from pacsnode.dicom.rejection import BY_CODE
-from pacsnode.encode import conformance
-from pacsnode.encode.header import evidence, part_10, requests, stamp
-from pacsnode.encode.normalise import read_header
-from pacsnode.encode.provenance import DerivedUIDs, Origin, coded
-from pacsnode.errors import Permanent
+from pacsnode.encode.finishing import built, origin_of, written
+from pacsnode.encode.header import evidence, requests
+from pacsnode.encode.provenance import Origin, coded
 from pacsnode.findings import Algorithm, Findings
-from pacsnode.findings_files import write_durably
-from pacsnode.handover import EncodeRequest, ResultKind, ResultObject
-
-_REFUSALS = (ValueError, TypeError, AttributeError, KeyError, IndexError)
-"""What highdicom raises for what it cannot encode; it would again."""
+from pacsnode.handover import EncodeRequest, ResultObject
 
 
 def rejection(code: str, reason: str, request: EncodeRequest) -> ResultObject:
     """Write the note. `request.sources` are the results that it lists, `case.key` its own key. Raises Permanent."""
-    origin = origin_of(node_algorithm(request), request)
-    try:
-        dataset = _note(code, reason, origin)
-    except _REFUSALS as error:
-        raise Permanent(f"the rejection note cannot be built: {error}") from error
-    return written(dataset, origin, "ko", _as_node)
+    origin = origin_of(Findings(node_algorithm(request)), request)
+    dataset = built("rejection note", partial(_note, code, reason, origin))
+    return written(dataset, origin, "ko", finish=_as_node)
 
 
 def _note(code: str, reason: str, origin: Origin) -> Dataset:
@@ -80,30 +71,4 @@ def node_algorithm(request: EncodeRequest) -> Algorithm:
         device="",
         procedure=IMAGING_PROCEDURE,
         machine_learning=False,
-    )
-
-
-def origin_of(algorithm: Algorithm, request: EncodeRequest) -> Origin:
-    """What the object has in common with its sources, once the gate let them pass. Raises Permanent."""
-    sources = {str(header.SOPInstanceUID): header for header in map(read_header, request.sources)}
-    conformance.check_sources(sources, request.case.study_instance_uid)
-    predecessors = tuple(read_header(path) for path in request.predecessors)
-    uids = DerivedUIDs(request.case.key, request.form)
-    return Origin(Findings(algorithm), request, sources, predecessors, uids)
-
-
-def written(dataset: Dataset, origin: Origin, kind: ResultKind, finish: Callable[[Dataset], None]) -> ResultObject:
-    """Stamp an object, `finish` it, let it through the gate, and write it durably. Raises Permanent."""
-    stamp(dataset, origin, kind, 1)
-    finish(dataset)
-    content = part_10(dataset)
-    conformance.check(content, origin, kind, 1)
-    path = origin.request.folder / f"{kind}-1.dcm"
-    write_durably(path, content)
-    return ResultObject(
-        kind=kind,
-        sop_class_uid=str(dataset.SOPClassUID),
-        sop_instance_uid=str(dataset.SOPInstanceUID),
-        series_instance_uid=str(dataset.SeriesInstanceUID),
-        path=path,
     )

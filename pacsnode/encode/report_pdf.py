@@ -20,7 +20,7 @@ from pacsnode.encode.header import evidence
 from pacsnode.encode.korean import label
 from pacsnode.encode.paper import ALARM, GREY, INK, Cell, Furniture, Paper
 from pacsnode.encode.patient import birth_date, moment, names
-from pacsnode.encode.provenance import NO_WEIGHTS, Origin, coded
+from pacsnode.encode.provenance import Origin, coded, described
 from pacsnode.encode.secondary_capture import is_drawable, page
 from pacsnode.encode.seg import present_segments
 from pacsnode.findings import Evaluation, Group, Measurement, Presence, Region
@@ -181,14 +181,7 @@ def _algorithm(origin: Origin) -> Iterator[tuple[str, str]]:
         "Service": f"{algorithm.service} ({algorithm.title})",
         "Version": algorithm.version,
         "Status": f"{status} / {algorithm.status}" if status else algorithm.status,
-        "Method": algorithm.method,
-        "Training data": algorithm.training_data,
-        "Quality": algorithm.quality,
-        "Intended use": algorithm.intended_use,
-        "Licence": algorithm.licence,
-        "Computed on": algorithm.device,
-        "Bundle SHA-256": algorithm.bundle_hash,
-        "Weights SHA-256": algorithm.weights_hash or NO_WEIGHTS,
+        **described(algorithm),
         "Rules SHA-256": request.case.rules_hash,
         "Node": f"{request.node.ae_title}, pacsnode {request.node.version}",
     }

@@ -23,6 +23,7 @@ import pydicom
 from pydicom.dataset import Dataset
 
 from pacsnode.encode import build
+from pacsnode.encode.finishing import written
 from pacsnode.encode.provenance import Origin
 from pacsnode.encode.seg import segmentation
 from pacsnode.encode.sr import report
@@ -105,7 +106,7 @@ def _measured(findings: Findings, asked: EncodeRequest, rounds: int) -> Taken:
         origin.uids.known.update(_own(segmentations[1], origin))
         begun = time.process_time()
         made = _timed(taken.tree, partial(report, origin, segmentations))
-        _timed(taken.gate, partial(build._written, made, origin, "sr", 1))
+        _timed(taken.gate, partial(written, made, origin, "sr", 1))
         taken.processor.append((time.process_time() - begun) * 1000)
     return taken
 
