@@ -23,8 +23,7 @@ NEEDED: dict[DestinationType, tuple[str, ...]] = {
     "folder": ("folder",),
     "orthanc": ("url",),
 }
-OF_ALL = ("name", "type", "accepts", "investigational")
-"""Keys that every peer may have, whatever its type; what is named nowhere here goes with each type."""
+"""Those of `dimse` are asked for while the file is read: what is misspelt is held against what is missing."""
 ONLY_OF: dict[DestinationType, tuple[str, ...]] = {
     "dimse": (
         "ae_title",

@@ -22,8 +22,10 @@ from pydantic import (
     Field,
     StringConstraints,
     ValidationInfo,
+    ValidatorFunctionWrapHandler,
     field_validator,
 )
+from pydantic_core import PydanticCustomError
 
 from pacsnode import yamlfile
 from pacsnode.destination_types import DestinationType, checked_path, checked_url, secret_mistakes, type_mistakes
@@ -48,6 +50,10 @@ LOOPBACK = ipaddress.IPv4Address("127.0.0.1")
 IPV6_LOOPBACK = ipaddress.IPv6Address("::1")
 
 HOST_NAME = re.compile(r"(?=.{1,253}$)[a-z0-9_-]{1,63}(\.[a-z0-9_-]{1,63})*\.?", re.ASCII | re.IGNORECASE)
+
+
+class _Absent(str):
+    """In place of a key that is not there; an empty text is a mistake of its own."""
 
 
 class Wants(Record):
@@ -83,8 +89,8 @@ class Peer(Record):
 
     name: Annotated[str, IMPLIED]
     type: DestinationType = "dimse"
-    ae_title: str = ""
-    host: str = ""
+    ae_title: str = Field(default=_Absent(), validate_default=True)
+    host: str = Field(default=_Absent(), validate_default=True)
     port: int | None = Field(default=None, ge=1, le=65535)
     may: Items[Service] = ()
     issuer: Annotated[str, StringConstraints(max_length=64)] = ""
@@ -129,6 +135,16 @@ class Peer(Record):
             forms = "an address (192.0.2.5), a network (192.0.2.0/24) or a name (pacs.example.org)"
             raise wrong("host", f"expected {forms}, found {given[:60]!r}") from None
         raise wrong("host", f"{given} is one machine in a network; did you mean {meant}?")
+
+    @field_validator("ae_title", "host", mode="wrap")
+    @classmethod
+    def _of_dimse(cls, given: object, check: ValidatorFunctionWrapHandler, others: ValidationInfo) -> str:
+        """Only a peer of another type has none."""
+        if not isinstance(given, _Absent):
+            return str(check(given))
+        if others.data.get("type", "dimse") == "dimse":
+            raise PydanticCustomError("missing", "Field required")
+        return ""
 
     @field_validator("charset")
     @classmethod

@@ -299,7 +299,7 @@ def _problem(document: Document, model: type[BaseModel], details: ErrorDetails, 
     if kind == "extra_forbidden":
         names = _field_names(model, whole[:-1])
         absent = [str(other[-1]) for other in missing if other[:-1] == whole[:-1]]
-        beside = nearest(str(whole[-1]), absent, 0.5) or nearest(str(whole[-1]), names, 0.61) or ";"
+        beside = nearest(str(whole[-1]), absent, 0.5) or nearest(str(whole[-1]), names) or ";"
         return Problem(whole, f"there is no such key{beside} expected: {', '.join(names)}", "unknown-key", at="key")
     if kind == "literal_error":
         found, expected = found_in_words(given), context["expected"]
